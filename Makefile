@@ -1,0 +1,52 @@
+# jobqueue, an extension for PostgreSQL 15 and later.
+#
+#   make && sudo make install      build and install
+#   make installcheck              test what is installed, as an ordinary user
+#   test/run                       all of that on a machine that has nothing yet
+
+EXTENSION  = jobqueue
+MODULE_big = jobqueue
+
+# One paragraph per layer; a layer knows its own directory and those below it.
+OBJS = src/jobqueue.o \
+       src/worker/worker.o src/worker/launcher.o src/worker/scheduler.o \
+       src/worker/maintenance.o src/worker/executor.o \
+       src/api/arguments.o src/api/enqueue.o src/api/work.o \
+       src/api/operate.o src/api/cron.o src/api/cron_expression.o \
+       src/api/server.o \
+       src/queue/job.o src/queue/job_types.o src/queue/backoff.o \
+       src/queue/enqueue.o src/queue/claim.o src/queue/resolve.o \
+       src/queue/dependencies.o src/queue/guard.o src/queue/validate.o \
+       src/queue/definitions.o \
+       src/cron/expression.o src/cron/schedule.o src/cron/tasks.o \
+       src/base/config.o src/base/catalog.o src/base/db.o \
+       src/base/scope.o src/base/statement.o src/base/table.o \
+       src/base/rows.o src/base/names.o src/base/ownership.o \
+       src/base/shared_state.o src/base/wake.o
+
+DATA        = $(sort $(wildcard $(srcdir)/sql/jobqueue--*.sql))
+PG_CPPFLAGS = -I$(srcdir)/src
+
+# The temporary servers preload the library with its workers switched off.
+# Locale and encoding are fixed, so that the golden files fit everywhere.
+TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
+              --temp-config=$(srcdir)/test/regress.conf
+
+REGRESS        = install enqueue claim resolve operate transitions privileges \
+                 settings cron cron_tasks bad_input members
+REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
+ISOLATION      = claim_concurrent resolve_fenced cron_once dependencies operator_moves
+ISOLATION_OPTS = --inputdir=$(srcdir)/test --outputdir=. --temp-instance=tmp_check_iso $(TEMP_SERVER)
+TAP_TESTS      = 1
+PROVE_TESTS    = test/t/*.pl
+EXTRA_CLEAN    = tmp_check tmp_check_iso
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# PGXS resets this one.
+PROVE_FLAGS += -I test/lib
+
+# Debian's PGXS tracks no header dependencies: any header rebuilds all.
+$(OBJS): $(wildcard src/*.h src/*/*.h)

@@ -1,0 +1,736 @@
+/* sql/jobqueue--1.0.sql */
+
+-- complain if the script is sourced in psql rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION jobqueue" to load this file. \quit
+
+/*
+ * Sections, in this order: tables (each with its indexes and comments),
+ * internal functions, public functions, triggers, views, privileges, dump.
+ * Inside a section the order is that of docs/reference.md.
+ */
+
+-- ---------------------------------------------------------------------------
+-- Tables
+-- ---------------------------------------------------------------------------
+
+CREATE SEQUENCE jobs_queue_id_seq;
+
+CREATE TABLE jobs_queue (
+	id bigint NOT NULL DEFAULT nextval('@extschema@.jobs_queue_id_seq'),
+	job_type text COLLATE "C" NOT NULL,
+	stage text COLLATE "C" NOT NULL DEFAULT '',
+	status text COLLATE "C" NOT NULL DEFAULT 'queued',
+	priority smallint NOT NULL DEFAULT 0,
+	scheduled_at timestamptz NOT NULL DEFAULT now(),
+	payload jsonb NOT NULL DEFAULT '{}',
+	attempts smallint NOT NULL DEFAULT 0,
+	max_attempts smallint NOT NULL,
+	claim_no integer NOT NULL DEFAULT 0,
+	crashes smallint NOT NULL DEFAULT 0,
+	last_error text,
+	correlation_id text,
+	unique_key text COLLATE "C",
+	group_key text COLLATE "C",
+	locked_by uuid,
+	locked_at timestamptz,
+	lease_expires_at timestamptz,
+	cancel_requested_at timestamptz,
+	holder bigint,
+	timeout interval,
+	backoff jsonb,
+	waiting_for integer NOT NULL DEFAULT 0,
+	cron_instant timestamptz,
+	owner regrole,
+	idempotency_key uuid NOT NULL DEFAULT gen_random_uuid(),
+	result jsonb,
+	progress jsonb,
+	tags text[],
+	metadata jsonb,
+	cron_task_id bigint,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	finished_at timestamptz,
+	CONSTRAINT jobs_queue_status_check CHECK (status IN
+		('queued', 'running', 'blocked', 'completed', 'failed', 'error', 'cancelled')),
+	CONSTRAINT jobs_queue_attempts_check CHECK (attempts BETWEEN 0 AND max_attempts),
+	CONSTRAINT jobs_queue_holder_check CHECK ((status = 'running') = (locked_by IS NOT NULL))
+) PARTITION BY LIST (status);
+ALTER SEQUENCE jobs_queue_id_seq OWNED BY jobs_queue.id;
+
+-- No index or predicate of the live leaf may mention a column that a claim
+-- changes (status, attempts, locked_*, lease_*, updated_at): a claim is then
+-- a HOT update and leaves no dead index entry behind.
+CREATE TABLE jobs_queue_live PARTITION OF jobs_queue
+	(CONSTRAINT jobs_queue_live_pkey PRIMARY KEY (id))
+	FOR VALUES IN ('queued', 'running', 'blocked')
+	WITH (fillfactor = 50, vacuum_truncate = off,
+		autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+		autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_threshold = 5000);
+CREATE INDEX jobs_queue_live_ready ON jobs_queue_live
+	(job_type, stage, priority, scheduled_at, id);
+CREATE UNIQUE INDEX jobs_queue_live_unique_key ON jobs_queue_live
+	(job_type, unique_key) WHERE unique_key IS NOT NULL;
+CREATE INDEX jobs_queue_live_group ON jobs_queue_live
+	(job_type, group_key, priority, scheduled_at, id) WHERE group_key IS NOT NULL;
+
+CREATE TABLE jobs_queue_done PARTITION OF jobs_queue
+	(CONSTRAINT jobs_queue_done_pkey PRIMARY KEY (id))
+	FOR VALUES IN ('completed', 'failed', 'error', 'cancelled');
+CREATE INDEX jobs_queue_done_status ON jobs_queue_done (status, updated_at);
+CREATE INDEX jobs_queue_done_finished ON jobs_queue_done (job_type, status, finished_at);
+
+COMMENT ON TABLE jobs_queue IS 'Every job, in every status: one table to its users, two leaves to the storage';
+COMMENT ON TABLE jobs_queue_live IS 'Leaf of jobs_queue: queued, running and blocked jobs';
+COMMENT ON TABLE jobs_queue_done IS 'Leaf of jobs_queue: completed, failed, error (dead letter) and cancelled jobs';
+COMMENT ON COLUMN jobs_queue.job_type IS 'What kind of work; settings come from job_types, or from jobqueue.* settings';
+COMMENT ON COLUMN jobs_queue.stage IS 'Step of a longer flow that the next attempt resumes at';
+COMMENT ON COLUMN jobs_queue.status IS 'queued, running, blocked, completed, failed, error (dead letter) or cancelled';
+COMMENT ON COLUMN jobs_queue.priority IS 'Smaller runs first';
+COMMENT ON COLUMN jobs_queue.scheduled_at IS 'Not claimed before this instant';
+COMMENT ON COLUMN jobs_queue.attempts IS 'Charged claims since the last requeue';
+COMMENT ON COLUMN jobs_queue.max_attempts IS 'How many attempts in all, the first included';
+COMMENT ON COLUMN jobs_queue.claim_no IS 'Grows by one on every claim and never otherwise: the fencing token';
+COMMENT ON COLUMN jobs_queue.crashes IS 'How often the server crashed while it ran this job';
+COMMENT ON COLUMN jobs_queue.unique_key IS 'At most one live job of a job type has this key';
+COMMENT ON COLUMN jobs_queue.locked_by IS 'The worker that holds a running job';
+COMMENT ON COLUMN jobs_queue.lease_expires_at IS 'When a running job is taken from a silent worker';
+COMMENT ON COLUMN jobs_queue.cancel_requested_at IS 'When the cancellation of a running job was asked for';
+COMMENT ON COLUMN jobs_queue.holder IS 'Incarnation of the server whose own worker holds the job';
+COMMENT ON COLUMN jobs_queue.timeout IS 'Longest run of one attempt in the server';
+COMMENT ON COLUMN jobs_queue.backoff IS 'Retry delays of this job; NULL: those of the job type';
+COMMENT ON COLUMN jobs_queue.waiting_for IS 'How many jobs a blocked job still waits for';
+COMMENT ON COLUMN jobs_queue.owner IS 'Who enqueued the job; NULL once that role is gone';
+COMMENT ON COLUMN jobs_queue.idempotency_key IS 'Stable over attempts and failovers';
+
+CREATE TABLE job_runs (
+	job_id bigint NOT NULL,
+	claim_no integer NOT NULL,
+	attempt smallint NOT NULL,
+	job_type text COLLATE "C" NOT NULL,
+	stage text COLLATE "C" NOT NULL,
+	correlation_id text,
+	worker_id uuid,
+	status text COLLATE "C" NOT NULL,
+	charged boolean NOT NULL,
+	started_at timestamptz,
+	finished_at timestamptz NOT NULL DEFAULT now(),
+	error text,
+	result jsonb,
+	CONSTRAINT job_runs_pkey PRIMARY KEY (job_id, claim_no),
+	CONSTRAINT job_runs_status_check CHECK (status IN
+		('completed', 'failed', 'expired', 'released', 'cancelled', 'crashed', 'skipped'))
+);
+COMMENT ON TABLE job_runs IS 'One row per ended claim of a job';
+COMMENT ON COLUMN job_runs.attempt IS 'attempts of the job during this claim';
+COMMENT ON COLUMN job_runs.status IS 'How the claim ended: completed, failed, expired, released, cancelled, crashed or skipped';
+COMMENT ON COLUMN job_runs.charged IS 'Whether the claim counts against max_attempts';
+
+CREATE TABLE http_endpoints (
+	name text COLLATE "C" NOT NULL,
+	owner regrole,
+	url text NOT NULL,
+	method text NOT NULL DEFAULT 'POST',
+	headers jsonb NOT NULL DEFAULT '{}',
+	signing_secret text,
+	timeout interval,
+	connect_timeout interval,
+	max_concurrency integer,
+	tls_ca text,
+	enabled boolean NOT NULL DEFAULT true,
+	description text,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT http_endpoints_pkey PRIMARY KEY (name),
+	CONSTRAINT http_endpoints_method_check CHECK (method IN ('GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'HEAD')),
+	CONSTRAINT http_endpoints_concurrency_check CHECK (max_concurrency > 0)
+);
+COMMENT ON TABLE http_endpoints IS 'Where HTTP jobs go; secrets by name, never by value';
+
+CREATE TABLE job_types (
+	job_type text COLLATE "C" NOT NULL,
+	owner regrole,
+	runner text COLLATE "C" NOT NULL DEFAULT 'external',
+	command text,
+	endpoint text COLLATE "C",
+	enabled boolean NOT NULL DEFAULT true,
+	max_attempts smallint,
+	backoff jsonb,
+	lease interval,
+	timeout interval,
+	batch_size integer,
+	dead_letter boolean NOT NULL DEFAULT false,
+	keep_completed interval,
+	description text,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT job_types_pkey PRIMARY KEY (job_type),
+	CONSTRAINT job_types_endpoint_fkey FOREIGN KEY (endpoint) REFERENCES http_endpoints (name),
+	CONSTRAINT job_types_runner_check CHECK (runner IN ('external', 'sql', 'http'))
+);
+COMMENT ON TABLE job_types IS 'Settings per job type; a job type without a row uses the jobqueue.* settings';
+COMMENT ON COLUMN job_types.owner IS 'The role that the command runs as';
+COMMENT ON COLUMN job_types.runner IS 'external: workers claim it; sql: the server runs command; http: the server calls endpoint';
+COMMENT ON COLUMN job_types.command IS 'SQL statement of a sql job type; $1 is the payload, $2 the job id';
+COMMENT ON COLUMN job_types.enabled IS 'While false nothing of this type is claimed or run; jobs can be enqueued';
+COMMENT ON COLUMN job_types.backoff IS 'Retry delays: {"strategy": "fixed", "delay": "5 minutes"} or {"strategy": "exponential", "delay": "1 second", "multiplier": 2, "max_delay": "1 minute", "jitter": 0.1}';
+COMMENT ON COLUMN job_types.lease IS 'How long a worker may stay silent; NULL: jobqueue.lease';
+COMMENT ON COLUMN job_types.timeout IS 'Longest run of one attempt in the server; NULL: no limit';
+COMMENT ON COLUMN job_types.batch_size IS 'Default of max_jobs in claim_jobs(); NULL: jobqueue.batch_size';
+COMMENT ON COLUMN job_types.dead_letter IS 'Jobs that used up their attempts end in status error, not failed';
+COMMENT ON COLUMN job_types.keep_completed IS 'How long completed jobs are kept; zero: not at all; NULL: for ever';
+
+CREATE SEQUENCE cron_tasks_id_seq;
+
+CREATE TABLE cron_tasks (
+	id bigint NOT NULL DEFAULT nextval('@extschema@.cron_tasks_id_seq'),
+	name text COLLATE "C" NOT NULL,
+	owner regrole,
+	schedule text NOT NULL,
+	timezone text NOT NULL DEFAULT 'UTC',
+	job_type text COLLATE "C" NOT NULL,
+	payload jsonb NOT NULL DEFAULT '{}',
+	stage text COLLATE "C" NOT NULL DEFAULT '',
+	priority smallint NOT NULL DEFAULT 0,
+	max_attempts smallint,
+	enabled boolean NOT NULL DEFAULT true,
+	next_run_at timestamptz,
+	last_enqueued_at timestamptz,
+	last_job_id bigint,
+	disabled_reason text,
+	description text,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT cron_tasks_pkey PRIMARY KEY (id),
+	CONSTRAINT cron_tasks_name_key UNIQUE (name)
+);
+ALTER SEQUENCE cron_tasks_id_seq OWNED BY cron_tasks.id;
+CREATE INDEX cron_tasks_due ON cron_tasks (next_run_at) WHERE enabled;
+COMMENT ON TABLE cron_tasks IS 'Recurring jobs; plain INSERT, UPDATE and DELETE are honoured at once';
+COMMENT ON COLUMN cron_tasks.schedule IS 'Cron expression or interval, as in "*/5 * * * *" or "every 30 seconds"';
+COMMENT ON COLUMN cron_tasks.timezone IS 'IANA name of the zone that the schedule is read in';
+COMMENT ON COLUMN cron_tasks.next_run_at IS 'The next planned instant; computed, NULL while disabled';
+COMMENT ON COLUMN cron_tasks.last_enqueued_at IS 'When a job of this task was last enqueued';
+COMMENT ON COLUMN cron_tasks.disabled_reason IS 'Why the scheduler disabled the task';
+
+CREATE SEQUENCE event_subscriptions_id_seq;
+
+CREATE TABLE event_subscriptions (
+	id bigint NOT NULL DEFAULT nextval('@extschema@.event_subscriptions_id_seq'),
+	event_type text COLLATE "C" NOT NULL,
+	job_type text COLLATE "C" NOT NULL,
+	owner regrole,
+	enabled boolean NOT NULL DEFAULT true,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT event_subscriptions_pkey PRIMARY KEY (id),
+	CONSTRAINT event_subscriptions_key UNIQUE (event_type, job_type)
+);
+ALTER SEQUENCE event_subscriptions_id_seq OWNED BY event_subscriptions.id;
+COMMENT ON TABLE event_subscriptions IS 'Event type, exact or "a.b.*", to the job type that its events become';
+
+CREATE TABLE job_dependencies (
+	job_id bigint NOT NULL,
+	depends_on bigint NOT NULL,
+	CONSTRAINT job_dependencies_pkey PRIMARY KEY (job_id, depends_on),
+	CONSTRAINT job_dependencies_other_check CHECK (job_id <> depends_on)
+);
+CREATE INDEX job_dependencies_depends_on ON job_dependencies (depends_on);
+COMMENT ON TABLE job_dependencies IS 'Which jobs a blocked job still waits for';
+
+CREATE TABLE registered_workers (
+	worker_id uuid NOT NULL,
+	name text,
+	info jsonb,
+	registered_by regrole,
+	registered_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT registered_workers_pkey PRIMARY KEY (worker_id)
+);
+COMMENT ON TABLE registered_workers IS 'Names that outside workers gave themselves';
+
+-- ---------------------------------------------------------------------------
+-- Internal functions
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION _guard_job() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_job';
+CREATE FUNCTION _release_dependents() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_release_dependents';
+CREATE FUNCTION _guard_job_type() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_job_type';
+CREATE FUNCTION _job_types_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_job_types_changed';
+CREATE FUNCTION _guard_cron_task() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_cron_task';
+CREATE FUNCTION _guard_owned() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_owned';
+CREATE FUNCTION _server_workers() RETURNS TABLE (
+		kind text, database oid, role oid, pid integer, worker_id uuid,
+		job_id bigint, state text, started_at timestamptz, last_cycle_at timestamptz)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_server_workers';
+COMMENT ON FUNCTION _server_workers() IS 'The workers of this server, in every database';
+
+-- ---------------------------------------------------------------------------
+-- Public functions: enqueue
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION enqueue_job(
+		job_type text,
+		payload jsonb DEFAULT '{}',
+		scheduled_at timestamptz DEFAULT NULL,
+		priority integer DEFAULT 0,
+		max_attempts integer DEFAULT NULL,
+		unique_key text DEFAULT NULL,
+		unique_mode text DEFAULT 'skip',
+		group_key text DEFAULT NULL,
+		stage text DEFAULT '',
+		correlation_id text DEFAULT NULL,
+		depends_on bigint[] DEFAULT NULL,
+		timeout interval DEFAULT NULL,
+		tags text[] DEFAULT NULL,
+		metadata jsonb DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_job';
+COMMENT ON FUNCTION enqueue_job(text, jsonb, timestamptz, integer, integer, text, text, text, text, text, bigint[], interval, text[], jsonb)
+	IS 'Enqueues a job and returns its id; with a unique_key that a live job has, the id of that job';
+
+CREATE FUNCTION enqueue_jobs(
+		job_type text,
+		payloads jsonb[],
+		scheduled_at timestamptz DEFAULT NULL,
+		priority integer DEFAULT 0,
+		max_attempts integer DEFAULT NULL,
+		unique_keys text[] DEFAULT NULL,
+		group_key text DEFAULT NULL,
+		stage text DEFAULT '',
+		correlation_id text DEFAULT NULL,
+		timeout interval DEFAULT NULL,
+		tags text[] DEFAULT NULL,
+		metadata jsonb DEFAULT NULL)
+	RETURNS SETOF bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'jobqueue_enqueue_jobs';
+COMMENT ON FUNCTION enqueue_jobs(text, jsonb[], timestamptz, integer, integer, text[], text, text, text, interval, text[], jsonb)
+	IS 'Enqueues one job of a type for each payload and returns their ids in that order';
+
+CREATE FUNCTION enqueue_job_batch(jobs jsonb)
+	RETURNS SETOF bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'jobqueue_enqueue_job_batch';
+COMMENT ON FUNCTION enqueue_job_batch(jsonb)
+	IS 'Enqueues an array of objects whose keys are the arguments of enqueue_job and returns their ids in that order';
+
+CREATE FUNCTION enqueue_sql(
+		command text,
+		payload jsonb DEFAULT '{}',
+		scheduled_at timestamptz DEFAULT NULL,
+		priority integer DEFAULT 0,
+		max_attempts integer DEFAULT NULL,
+		unique_key text DEFAULT NULL,
+		unique_mode text DEFAULT 'skip',
+		correlation_id text DEFAULT NULL,
+		depends_on bigint[] DEFAULT NULL,
+		timeout interval DEFAULT NULL,
+		tags text[] DEFAULT NULL,
+		metadata jsonb DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_sql';
+COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb)
+	IS 'Enqueues an SQL statement that the server runs as the caller; $1 is the payload, $2 the job id';
+
+-- ---------------------------------------------------------------------------
+-- Public functions: work
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION claim_next_job(worker_id uuid, job_type text DEFAULT NULL)
+	RETURNS SETOF jobs_queue
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'jobqueue_claim_next_job';
+COMMENT ON FUNCTION claim_next_job(uuid, text)
+	IS 'Claims the next ready job of a job type (NULL: of every type that outside workers serve); no row when nothing is ready';
+
+CREATE FUNCTION claim_jobs(
+		worker_id uuid,
+		job_types text[] DEFAULT NULL,
+		max_jobs integer DEFAULT NULL,
+		lease interval DEFAULT NULL)
+	RETURNS SETOF jobs_queue
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'jobqueue_claim_jobs';
+COMMENT ON FUNCTION claim_jobs(uuid, text[], integer, interval)
+	IS 'Claims up to max_jobs ready jobs of the given types, in claim order';
+
+CREATE FUNCTION resolve_job(
+		job_id bigint,
+		worker_id uuid,
+		success boolean,
+		error text DEFAULT NULL,
+		claim_no integer DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_resolve_job';
+COMMENT ON FUNCTION resolve_job(bigint, uuid, boolean, text, integer)
+	IS 'Ends a claim: completed, or failed with an error and retried while attempts are left; false when the caller does not hold the job';
+
+CREATE FUNCTION resolve_jobs(
+		worker_id uuid,
+		job_ids bigint[],
+		successes boolean[],
+		errors text[] DEFAULT NULL,
+		claim_nos integer[] DEFAULT NULL)
+	RETURNS boolean[]
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_resolve_jobs';
+COMMENT ON FUNCTION resolve_jobs(uuid, bigint[], boolean[], text[], integer[])
+	IS 'resolve_job for many jobs; one boolean per job id, in that order';
+
+CREATE FUNCTION resolve_and_claim(
+		job_id bigint,
+		worker_id uuid,
+		success boolean,
+		error text DEFAULT NULL,
+		job_type text DEFAULT NULL,
+		claim_no integer DEFAULT NULL)
+	RETURNS SETOF jobs_queue
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'jobqueue_resolve_and_claim';
+COMMENT ON FUNCTION resolve_and_claim(bigint, uuid, boolean, text, text, integer)
+	IS 'resolve_job and claim_next_job in one round trip; a NOTICE tells when the job was no longer held';
+
+CREATE FUNCTION complete_job(
+		job_id bigint,
+		worker_id uuid DEFAULT NULL,
+		result jsonb DEFAULT NULL,
+		claim_no integer DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_complete_job';
+COMMENT ON FUNCTION complete_job(bigint, uuid, jsonb, integer)
+	IS 'Completes a held job with a result; without worker_id, a job that nobody holds';
+
+CREATE FUNCTION fail_job(
+		job_id bigint,
+		worker_id uuid,
+		error text DEFAULT NULL,
+		retry_at timestamptz DEFAULT NULL,
+		permanent boolean DEFAULT false,
+		claim_no integer DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_fail_job';
+COMMENT ON FUNCTION fail_job(bigint, uuid, text, timestamptz, boolean, integer)
+	IS 'Fails a held job: retried at retry_at or after the backoff while attempts are left, unless permanent';
+
+CREATE FUNCTION release_job(job_id bigint, worker_id uuid, claim_no integer DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_release_job';
+COMMENT ON FUNCTION release_job(bigint, uuid, integer)
+	IS 'Gives a held job back at once, without charge';
+
+CREATE FUNCTION snooze_job(job_id bigint, worker_id uuid, delay interval, claim_no integer DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_snooze_job';
+COMMENT ON FUNCTION snooze_job(bigint, uuid, interval, integer)
+	IS 'Gives a held job back until after a delay, without charge';
+
+CREATE FUNCTION heartbeat_job(
+		job_id bigint,
+		worker_id uuid,
+		extend interval DEFAULT NULL,
+		progress jsonb DEFAULT NULL,
+		claim_no integer DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_heartbeat_job';
+COMMENT ON FUNCTION heartbeat_job(bigint, uuid, interval, jsonb, integer)
+	IS 'Extends the lease of a held job from now and stores its progress; false: the job is lost, or its cancellation was asked for';
+
+CREATE FUNCTION set_job_stage(job_id bigint, worker_id uuid, stage text, claim_no integer DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_set_job_stage';
+COMMENT ON FUNCTION set_job_stage(bigint, uuid, text, integer)
+	IS 'Sets the stage of a held job, at which a retry resumes';
+
+CREATE FUNCTION register_worker(worker_id uuid, name text DEFAULT NULL, info jsonb DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_register_worker';
+COMMENT ON FUNCTION register_worker(uuid, text, jsonb)
+	IS 'Gives a worker a name for people to read; a second call replaces the first';
+
+-- ---------------------------------------------------------------------------
+-- Public functions: operate
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION requeue_job(job_id bigint)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_requeue_job';
+COMMENT ON FUNCTION requeue_job(bigint)
+	IS 'Queues an ended or waiting job again, now and with all its attempts';
+
+CREATE FUNCTION requeue_jobs(
+		job_type text DEFAULT NULL,
+		statuses text[] DEFAULT '{failed,error}',
+		stage text DEFAULT NULL,
+		error_like text DEFAULT NULL,
+		finished_after timestamptz DEFAULT NULL,
+		finished_before timestamptz DEFAULT NULL,
+		max_jobs integer DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_requeue_jobs';
+COMMENT ON FUNCTION requeue_jobs(text, text[], text, text, timestamptz, timestamptz, integer)
+	IS 'Queues again every ended job that the filter matches, oldest first; returns how many';
+
+CREATE FUNCTION cancel_job(job_id bigint, reason text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_cancel_job';
+COMMENT ON FUNCTION cancel_job(bigint, text)
+	IS 'Cancels a queued or blocked job; asks the holder of a running job to stop; false when the job has ended';
+
+CREATE FUNCTION grant_job_role(role regrole, job_role text)
+	RETURNS void
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	functions text[];
+	fn text;
+	rel record;
+BEGIN
+	IF role IS NULL OR job_role IS NULL THEN
+		RAISE EXCEPTION '% must not be null', CASE WHEN role IS NULL THEN 'role' ELSE 'job_role' END
+			USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	functions := CASE job_role
+		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql}'::text[]
+		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,register_worker}'::text[]
+		WHEN 'operator' THEN '{requeue_job,requeue_jobs,cancel_job,complete_job,schedule_cron_task,schedule_sql,unschedule_cron_task,enqueue_cron_tasks,cron_is_valid,cron_next_runs,job_state,_server_workers}'::text[]
+		WHEN 'observer' THEN '{cron_is_valid,cron_next_runs,job_state,_server_workers}'::text[]
+		END;
+	IF functions IS NULL THEN
+		RAISE EXCEPTION 'unrecognized job role "%"', job_role
+			USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'The job roles are producer, worker, operator and observer.';
+	END IF;
+
+	EXECUTE format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
+	FOR fn IN
+		SELECT p.oid::regprocedure::text
+		FROM pg_proc p
+		WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = ANY (functions)
+		ORDER BY 1
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', fn, role);
+	END LOOP;
+
+	FOR rel IN
+		SELECT g.kind, g.rights, g.name
+		FROM (VALUES
+			('producer', 'TABLE', 'INSERT, SELECT (id)', 'jobs_queue'),
+			('producer', 'SEQUENCE', 'USAGE', 'jobs_queue_id_seq'),
+			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'jobs_queue'),
+			('operator', 'SEQUENCE', 'USAGE', 'jobs_queue_id_seq'),
+			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'job_types'),
+			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'cron_tasks'),
+			('operator', 'SEQUENCE', 'USAGE', 'cron_tasks_id_seq'),
+			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'event_subscriptions'),
+			('operator', 'SEQUENCE', 'USAGE', 'event_subscriptions_id_seq'),
+			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'http_endpoints'),
+			('operator', 'TABLE', 'SELECT', 'job_runs'),
+			('operator', 'TABLE', 'SELECT', 'job_dependencies'),
+			('operator', 'TABLE', 'SELECT', 'registered_workers'),
+			('operator', 'TABLE', 'SELECT', 'dead_letter_jobs'),
+			('operator', 'TABLE', 'SELECT', 'job_stats'),
+			('operator', 'TABLE', 'SELECT', 'running_jobs'),
+			('operator', 'TABLE', 'SELECT', 'cron_overview'),
+			('operator', 'TABLE', 'SELECT', 'job_workers'),
+			('observer', 'TABLE', 'SELECT', 'job_stats'),
+			('observer', 'TABLE', 'SELECT', 'running_jobs'),
+			('observer', 'TABLE', 'SELECT', 'cron_overview'),
+			('observer', 'TABLE', 'SELECT', 'job_workers')
+		) AS g(job_role, kind, rights, name)
+		WHERE g.job_role = grant_job_role.job_role
+	LOOP
+		EXECUTE format('GRANT %s ON %s @extschema@.%I TO %s', rel.rights, rel.kind, rel.name, role);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION grant_job_role(regrole, text)
+	IS 'Grants a role the rights of a producer, worker, operator or observer';
+
+-- ---------------------------------------------------------------------------
+-- Public functions: cron
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION schedule_cron_task(
+		name text,
+		schedule text,
+		job_type text,
+		payload jsonb DEFAULT '{}',
+		timezone text DEFAULT 'UTC',
+		priority integer DEFAULT 0,
+		max_attempts integer DEFAULT NULL,
+		stage text DEFAULT '',
+		enabled boolean DEFAULT true,
+		description text DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_schedule_cron_task';
+COMMENT ON FUNCTION schedule_cron_task(text, text, text, jsonb, text, integer, integer, text, boolean, text)
+	IS 'Creates or replaces the recurring job of that name and returns its id';
+
+CREATE FUNCTION schedule_sql(
+		name text,
+		schedule text,
+		command text,
+		payload jsonb DEFAULT '{}',
+		timezone text DEFAULT 'UTC',
+		priority integer DEFAULT 0,
+		max_attempts integer DEFAULT NULL,
+		enabled boolean DEFAULT true,
+		description text DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_schedule_sql';
+COMMENT ON FUNCTION schedule_sql(text, text, text, jsonb, text, integer, integer, boolean, text)
+	IS 'Creates or replaces a recurring SQL statement, which the server runs as the caller';
+
+CREATE FUNCTION unschedule_cron_task(name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_unschedule_cron_task';
+COMMENT ON FUNCTION unschedule_cron_task(text)
+	IS 'Deletes a recurring job; false when there is none of that name';
+
+CREATE FUNCTION enqueue_cron_tasks()
+	RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_cron_tasks';
+COMMENT ON FUNCTION enqueue_cron_tasks()
+	IS 'Enqueues a job for every cron task that is due and returns how many; safe to call at any time, by anyone at once';
+
+CREATE FUNCTION cron_is_valid(schedule text)
+	RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'jobqueue_cron_is_valid';
+COMMENT ON FUNCTION cron_is_valid(text) IS 'Whether a schedule is one that a cron task accepts';
+
+CREATE FUNCTION cron_next_runs(
+		schedule text,
+		timezone text DEFAULT 'UTC',
+		after timestamptz DEFAULT now(),
+		n integer DEFAULT 5)
+	RETURNS SETOF timestamptz
+	LANGUAGE c STABLE PARALLEL SAFE ROWS 5 AS 'MODULE_PATHNAME', 'jobqueue_cron_next_runs';
+COMMENT ON FUNCTION cron_next_runs(text, text, timestamptz, integer)
+	IS 'The next n instants of a schedule';
+
+-- ---------------------------------------------------------------------------
+-- Public functions: see
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION job_state(job jobs_queue)
+	RETURNS text
+	LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT CASE
+		WHEN job.status = 'queued' AND job.attempts > 0 THEN 'retrying'
+		WHEN job.status = 'queued' AND job.scheduled_at > now() THEN 'scheduled'
+		WHEN job.status = 'running' AND job.lease_expires_at < now() THEN 'stalled'
+		ELSE job.status
+	END;
+END;
+COMMENT ON FUNCTION job_state(jobs_queue)
+	IS 'The status of a job, with queued and running told apart further: scheduled, retrying, stalled';
+
+-- ---------------------------------------------------------------------------
+-- Triggers
+-- ---------------------------------------------------------------------------
+
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON jobs_queue
+	FOR EACH ROW EXECUTE FUNCTION _guard_job();
+CREATE TRIGGER release_dependents AFTER INSERT ON jobs_queue_done
+	FOR EACH ROW WHEN (NEW.status = 'completed') EXECUTE FUNCTION _release_dependents();
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON job_types
+	FOR EACH ROW EXECUTE FUNCTION _guard_job_type('job_type', 'runner', 'command', 'endpoint');
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON job_types
+	FOR EACH STATEMENT EXECUTE FUNCTION _job_types_changed();
+ALTER TABLE job_types ENABLE ALWAYS TRIGGER changed;
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON cron_tasks
+	FOR EACH ROW EXECUTE FUNCTION _guard_cron_task('name', 'schedule', 'timezone', 'job_type', 'payload', 'stage');
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON http_endpoints
+	FOR EACH ROW EXECUTE FUNCTION _guard_owned('name', 'url', 'method', 'headers', 'signing_secret', 'tls_ca');
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON event_subscriptions
+	FOR EACH ROW EXECUTE FUNCTION _guard_owned('event_type', 'job_type');
+
+-- ---------------------------------------------------------------------------
+-- Views
+-- ---------------------------------------------------------------------------
+
+CREATE VIEW job_stats AS
+	SELECT q.job_type, q.status, count(*) AS jobs,
+		count(*) FILTER (WHERE q.status = 'queued' AND q.scheduled_at <= now()) AS ready,
+		min(q.scheduled_at) FILTER (WHERE q.status = 'queued') AS oldest_scheduled_at,
+		max(q.updated_at) AS last_change_at
+	FROM jobs_queue q
+	GROUP BY q.job_type, q.status;
+COMMENT ON VIEW job_stats IS 'Jobs counted by job type and status';
+
+CREATE VIEW running_jobs AS
+	SELECT q.id, q.job_type, q.stage, job_state(q) AS state, q.attempts, q.max_attempts,
+		q.correlation_id, q.locked_by AS worker_id, w.name AS worker_name, q.locked_at,
+		now() - q.locked_at AS running_for, q.lease_expires_at,
+		q.holder IS NOT NULL AS in_server, q.cancel_requested_at
+	FROM jobs_queue_live q
+		LEFT JOIN registered_workers w ON w.worker_id = q.locked_by
+	WHERE q.status = 'running';
+COMMENT ON VIEW running_jobs IS 'Jobs that a worker holds now, without payloads';
+
+CREATE VIEW dead_letter_jobs AS
+	SELECT q.id, q.correlation_id, q.job_type, q.stage, q.attempts, q.last_error, q.payload, q.status, q.updated_at
+	FROM jobs_queue q
+	WHERE q.status IN ('error', 'failed');
+COMMENT ON VIEW dead_letter_jobs IS 'Jobs that ended without success, for redrive';
+
+CREATE VIEW cron_overview AS
+	SELECT t.id, t.name, t.schedule, t.timezone, t.job_type, t.owner, t.enabled, t.next_run_at,
+		t.last_enqueued_at, t.last_job_id, q.status AS last_job_status, t.disabled_reason
+	FROM cron_tasks t
+		LEFT JOIN jobs_queue q ON q.id = t.last_job_id;
+COMMENT ON VIEW cron_overview IS 'Recurring jobs with their next and last runs';
+
+CREATE VIEW job_workers AS
+	SELECT 'external' AS kind, w.worker_id, w.name, w.registered_by AS role, NULL::integer AS pid,
+		NULL::text AS state, count(q.id) AS running_jobs, w.registered_at AS started_at,
+		max(q.locked_at) AS last_seen_at
+	FROM registered_workers w
+		LEFT JOIN jobs_queue_live q ON q.locked_by = w.worker_id AND q.status = 'running'
+	GROUP BY w.worker_id
+	UNION ALL
+	SELECT s.kind, s.worker_id, NULL, s.role::regrole, s.pid, s.state,
+		CASE WHEN s.job_id IS NULL THEN 0 ELSE 1 END, s.started_at, s.last_cycle_at
+	FROM _server_workers() s
+	WHERE s.database IS NULL OR s.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
+COMMENT ON VIEW job_workers IS 'Outside workers that registered and the workers of the server that serve this database';
+
+-- ---------------------------------------------------------------------------
+-- Privileges: nothing for PUBLIC; grant_job_role() gives sets of rights
+-- ---------------------------------------------------------------------------
+
+DO $$
+DECLARE
+	fn regprocedure;
+BEGIN
+	FOR fn IN
+		SELECT d.objid
+		FROM pg_catalog.pg_depend d
+			JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+		WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+			AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+			AND d.deptype = 'e' AND e.extname = 'jobqueue'
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', fn);
+	END LOOP;
+END
+$$;
+
+-- ---------------------------------------------------------------------------
+-- Dump: what users wrote travels with pg_dump
+-- ---------------------------------------------------------------------------
+
+-- One call per statement: each changes the same row of pg_extension.
+DO $$
+DECLARE
+	t text;
+BEGIN
+	FOREACH t IN ARRAY '{jobs_queue_live,jobs_queue_done,jobs_queue_id_seq,job_runs,
+		http_endpoints,job_types,cron_tasks,cron_tasks_id_seq,event_subscriptions,
+		event_subscriptions_id_seq,job_dependencies,registered_workers}'::text[]
+	LOOP
+		PERFORM pg_catalog.pg_extension_config_dump('@extschema@.' || t, '');
+	END LOOP;
+END
+$$;

@@ -1,0 +1,376 @@
+/*-------------------------------------------------------------------------
+ *
+ * work.c
+ *	  SQL functions of workers: claim jobs, resolve them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "api/arguments.h"
+#include "base/config.h"
+#include "base/names.h"
+#include "base/scope.h"
+#include "base/statement.h"
+#include "queue/backoff.h"
+#include "queue/claim.h"
+#include "queue/job_types.h"
+#include "queue/resolve.h"
+#include "queue/validate.h"
+
+PG_FUNCTION_INFO_V1(jobqueue_claim_next_job);
+PG_FUNCTION_INFO_V1(jobqueue_claim_jobs);
+PG_FUNCTION_INFO_V1(jobqueue_resolve_job);
+PG_FUNCTION_INFO_V1(jobqueue_resolve_jobs);
+PG_FUNCTION_INFO_V1(jobqueue_resolve_and_claim);
+PG_FUNCTION_INFO_V1(jobqueue_complete_job);
+PG_FUNCTION_INFO_V1(jobqueue_fail_job);
+PG_FUNCTION_INFO_V1(jobqueue_release_job);
+PG_FUNCTION_INFO_V1(jobqueue_snooze_job);
+PG_FUNCTION_INFO_V1(jobqueue_heartbeat_job);
+PG_FUNCTION_INFO_V1(jobqueue_set_job_stage);
+PG_FUNCTION_INFO_V1(jobqueue_register_worker);
+
+#define MAX_CLAIM 1000
+#define MAX_LEASE_US USECS_PER_DAY
+#define MAX_SNOOZE_US (366 * USECS_PER_DAY)
+
+static void claim_rows(FunctionCallInfo fcinfo, JqClaim *claim);
+static void add_job_type(JqClaim *claim, const char *job_type);
+static int	default_batch(const JqClaim *claim);
+static bool resolve(const JqHeld *held, bool success, const char *error);
+static Datum *elements_of(FunctionCallInfo fcinfo, int n, Oid type,
+						  const char *name, int expected, bool **nulls);
+
+Datum
+jobqueue_claim_next_job(PG_FUNCTION_ARGS)
+{
+	JqClaim		claim = {.max_jobs = 1};
+
+	jq_argument_worker(fcinfo, 0, &claim.worker);
+	if (!PG_ARGISNULL(1))
+		add_job_type(&claim, jq_argument_text(fcinfo, 1));
+	claim_rows(fcinfo, &claim);
+	return (Datum) 0;
+}
+
+Datum
+jobqueue_claim_jobs(PG_FUNCTION_ARGS)
+{
+	JqClaim		claim = {0};
+
+	jq_argument_worker(fcinfo, 0, &claim.worker);
+	if (!PG_ARGISNULL(1))
+	{
+		Datum	   *types;
+		bool	   *nulls;
+		int			ntypes = ArrayGetNItems(ARR_NDIM(PG_GETARG_ARRAYTYPE_P(1)),
+											ARR_DIMS(PG_GETARG_ARRAYTYPE_P(1)));
+
+		types = elements_of(fcinfo, 1, TEXTOID, "job_types", ntypes, &nulls);
+		if (ntypes == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("job_types must not be empty"),
+					 errhint("NULL means every type that outside workers serve.")));
+		for (int i = 0; i < ntypes; i++)
+			add_job_type(&claim, TextDatumGetCString(types[i]));
+	}
+	claim.max_jobs = PG_ARGISNULL(2) ? default_batch(&claim) :
+		PG_GETARG_INT32(2);
+	if (claim.max_jobs < 1 || claim.max_jobs > MAX_CLAIM)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_jobs must be between %d and %d", 1, MAX_CLAIM)));
+	if (!PG_ARGISNULL(3))
+		claim.lease_us = jq_interval_us(PG_GETARG_INTERVAL_P(3), "lease",
+										1, MAX_LEASE_US);
+	claim_rows(fcinfo, &claim);
+	return (Datum) 0;
+}
+
+/* Names a type in the claim, once; those that the server runs are refused. */
+static void
+add_job_type(JqClaim *claim, const char *job_type)
+{
+	ListCell   *cell;
+
+	jq_name_check_required(job_type, "job_type");
+	if (jq_job_type(job_type)->runner != JQ_RUNNER_EXTERNAL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("jobs of type \"%s\" are run by the server", job_type),
+				 errhint("Workers claim the job types whose runner is \"external\".")));
+	foreach(cell, claim->job_types)
+		if (strcmp((char *) lfirst(cell), job_type) == 0)
+			return;
+	claim->job_types = lappend(claim->job_types, pstrdup(job_type));
+}
+
+/* The largest batch that one of the types asks for. */
+static int
+default_batch(const JqClaim *claim)
+{
+	int			batch = claim->job_types == NIL ? jq_config_batch_size : 1;
+	ListCell   *cell;
+
+	foreach(cell, claim->job_types)
+		batch = Max(batch, jq_job_type((char *) lfirst(cell))->batch_size);
+	return batch;
+}
+
+static void
+claim_rows(FunctionCallInfo fcinfo, JqClaim *claim)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	(void) jq_claim(claim, rsinfo->setResult, rsinfo->setDesc);
+}
+
+Datum
+jobqueue_resolve_job(PG_FUNCTION_ARGS)
+{
+	JqHeld		held;
+
+	jq_argument_held(fcinfo, 4, &held);
+	jq_argument_required(fcinfo, 2, "success");
+	PG_RETURN_BOOL(resolve(&held, PG_GETARG_BOOL(2),
+						   jq_argument_text(fcinfo, 3)));
+}
+
+static bool
+resolve(const JqHeld *held, bool success, const char *error)
+{
+	JqOutcome	outcome = {
+		.kind = success ? JQ_OUTCOME_COMPLETED : JQ_OUTCOME_FAILED,
+		.error = error
+	};
+
+	return jq_resolve(held, &outcome);
+}
+
+Datum
+jobqueue_resolve_jobs(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t	worker;
+	Datum	   *ids;
+	Datum	   *successes;
+	Datum	   *errors = NULL;
+	Datum	   *claim_nos = NULL;
+	Datum	   *results;
+	bool	   *nulls;
+	bool	   *error_nulls = NULL;
+	bool	   *claim_nulls = NULL;
+	int			count;
+
+	jq_argument_worker(fcinfo, 0, &worker);
+	jq_argument_required(fcinfo, 1, "job_ids");
+	jq_argument_required(fcinfo, 2, "successes");
+	count = ArrayGetNItems(ARR_NDIM(PG_GETARG_ARRAYTYPE_P(1)),
+						   ARR_DIMS(PG_GETARG_ARRAYTYPE_P(1)));
+	ids = elements_of(fcinfo, 1, INT8OID, "job_ids", count, &nulls);
+	successes = elements_of(fcinfo, 2, BOOLOID, "successes", count, &nulls);
+	if (!PG_ARGISNULL(3))
+		errors = elements_of(fcinfo, 3, TEXTOID, NULL, count, &error_nulls);
+	if (!PG_ARGISNULL(4))
+		claim_nos = elements_of(fcinfo, 4, INT4OID, NULL, count, &claim_nulls);
+
+	results = palloc(sizeof(Datum) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+	{
+		JqHeld		held = {.job_id = DatumGetInt64(ids[i]),.worker = worker};
+
+		CHECK_FOR_INTERRUPTS();
+		if (claim_nos != NULL && !claim_nulls[i])
+			held.claim_no = DatumGetInt32(claim_nos[i]);
+		results[i] = BoolGetDatum(resolve(&held, DatumGetBool(successes[i]),
+										  errors != NULL && !error_nulls[i] ?
+										  TextDatumGetCString(errors[i]) : NULL));
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_array(results, count, BOOLOID,
+										  sizeof(bool), true, TYPALIGN_CHAR));
+}
+
+/*
+ * The elements of an array argument, "expected" of them.  With a name, nulls
+ * are refused.
+ */
+static Datum *
+elements_of(FunctionCallInfo fcinfo, int n, Oid type, const char *name,
+			int expected, bool **nulls)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(n);
+	Datum	   *elements;
+	int			count;
+	int16		length;
+	bool		by_value;
+	char		align;
+
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("arrays must have one dimension")));
+	if (name != NULL && array_contains_nulls(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not contain nulls", name)));
+	get_typlenbyvalalign(type, &length, &by_value, &align);
+	deconstruct_array(array, type, length, by_value, align,
+					  &elements, nulls, &count);
+	if (count != expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("arrays must have the same length as job_ids")));
+	return elements;
+}
+
+Datum
+jobqueue_resolve_and_claim(PG_FUNCTION_ARGS)
+{
+	JqClaim		claim = {.max_jobs = 1};
+	JqHeld		held;
+
+	jq_argument_held(fcinfo, 5, &held);
+	jq_argument_required(fcinfo, 2, "success");
+	claim.worker = held.worker;
+	if (!PG_ARGISNULL(4))
+		add_job_type(&claim, jq_argument_text(fcinfo, 4));
+	if (!resolve(&held, PG_GETARG_BOOL(2), jq_argument_text(fcinfo, 3)))
+		ereport(NOTICE,
+				(errmsg("job " INT64_FORMAT " is not held by this worker",
+						held.job_id)));
+	claim_rows(fcinfo, &claim);
+	return (Datum) 0;
+}
+
+Datum
+jobqueue_complete_job(PG_FUNCTION_ARGS)
+{
+	JqOutcome	outcome = {.kind = JQ_OUTCOME_COMPLETED};
+	JqHeld		held;
+
+	outcome.has_result = !PG_ARGISNULL(2);
+	outcome.result = jq_argument_datum(fcinfo, 2);
+	if (PG_ARGISNULL(1))
+		PG_RETURN_BOOL(jq_resolve_complete_unheld(jq_argument_job_id(fcinfo, 0),
+												  outcome.has_result,
+												  outcome.result));
+	jq_argument_held(fcinfo, 3, &held);
+	PG_RETURN_BOOL(jq_resolve(&held, &outcome));
+}
+
+Datum
+jobqueue_fail_job(PG_FUNCTION_ARGS)
+{
+	JqOutcome	outcome = {.kind = JQ_OUTCOME_FAILED};
+	JqHeld		held;
+
+	jq_argument_held(fcinfo, 5, &held);
+	outcome.error = jq_argument_text(fcinfo, 2);
+	outcome.has_retry_at = !PG_ARGISNULL(3);
+	if (outcome.has_retry_at)
+	{
+		outcome.retry_at = PG_GETARG_TIMESTAMPTZ(3);
+		jq_validate_instant(outcome.retry_at, "retry_at");
+	}
+	jq_argument_required(fcinfo, 4, "permanent");
+	outcome.is_permanent = PG_GETARG_BOOL(4);
+	PG_RETURN_BOOL(jq_resolve(&held, &outcome));
+}
+
+Datum
+jobqueue_release_job(PG_FUNCTION_ARGS)
+{
+	JqOutcome	outcome = {.kind = JQ_OUTCOME_RELEASED};
+	JqHeld		held;
+
+	jq_argument_held(fcinfo, 2, &held);
+	PG_RETURN_BOOL(jq_resolve(&held, &outcome));
+}
+
+Datum
+jobqueue_snooze_job(PG_FUNCTION_ARGS)
+{
+	JqOutcome	outcome = {.kind = JQ_OUTCOME_RELEASED,.has_retry_at = true};
+	JqHeld		held;
+
+	jq_argument_held(fcinfo, 3, &held);
+	jq_argument_required(fcinfo, 2, "delay");
+	outcome.retry_at = GetCurrentTimestamp() +
+		jq_interval_us(PG_GETARG_INTERVAL_P(2), "delay", 0, MAX_SNOOZE_US);
+	PG_RETURN_BOOL(jq_resolve(&held, &outcome));
+}
+
+Datum
+jobqueue_heartbeat_job(PG_FUNCTION_ARGS)
+{
+	JqHeld		held;
+	int64		extend_us = 0;
+
+	jq_argument_held(fcinfo, 4, &held);
+	if (!PG_ARGISNULL(2))
+		extend_us = jq_interval_us(PG_GETARG_INTERVAL_P(2), "extend",
+								   1, MAX_LEASE_US);
+	if (!PG_ARGISNULL(3))
+		jq_validate_payload(PG_GETARG_DATUM(3));
+	PG_RETURN_BOOL(jq_resolve_heartbeat(&held, extend_us, !PG_ARGISNULL(3),
+										jq_argument_datum(fcinfo, 3)));
+}
+
+Datum
+jobqueue_set_job_stage(PG_FUNCTION_ARGS)
+{
+	JqHeld		held;
+	char	   *stage;
+
+	jq_argument_held(fcinfo, 3, &held);
+	jq_argument_required(fcinfo, 2, "stage");
+	stage = jq_argument_text(fcinfo, 2);
+	jq_name_check(stage, "stage", 0, 255);
+	PG_RETURN_BOOL(jq_resolve_set_stage(&held, stage));
+}
+
+static JqStatement register_statement = {
+	.text = "INSERT INTO @.registered_workers AS w"
+	" (worker_id, name, info, registered_by) VALUES ($1, $2, $3, $4)"
+	" ON CONFLICT (worker_id) DO UPDATE SET name = $2, info = $3,"
+	" registered_by = $4, registered_at = now()",
+	.nargs = 4,
+	.argtypes = {UUIDOID, TEXTOID, JSONBOID, REGROLEOID}
+};
+
+Datum
+jobqueue_register_worker(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t	worker;
+	Datum		values[4];
+	char		nulls[4] = "    ";
+	char	   *name = jq_argument_text(fcinfo, 1);
+
+	jq_argument_worker(fcinfo, 0, &worker);
+	if (name != NULL)
+		jq_name_check_required(name, "name");
+	if (!PG_ARGISNULL(2))
+		jq_validate_payload(PG_GETARG_DATUM(2));
+	values[0] = UUIDPGetDatum(&worker);
+	values[1] = jq_argument_datum(fcinfo, 1);
+	values[2] = jq_argument_datum(fcinfo, 2);
+	values[3] = ObjectIdGetDatum(GetUserId());
+	if (PG_ARGISNULL(1))
+		nulls[1] = 'n';
+	if (PG_ARGISNULL(2))
+		nulls[2] = 'n';
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	jq_statement_execute(&register_statement, values, nulls, 0);
+	jq_scope_leave();
+	PG_RETURN_VOID();
+}

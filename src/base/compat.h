@@ -1,0 +1,93 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  What differs between the supported servers, 15 to 18, under the
+ *	  newest name.  PG_VERSION_NUM appears in no other file.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_COMPAT_H
+#define JQ_COMPAT_H
+
+#include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "parser/parse_relation.h"
+#include "postmaster/bgworker.h"
+#include "utils/acl.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000
+#error "jobqueue needs PostgreSQL 15 or later"
+#endif
+
+/* 18: a prefix, not a suffix */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
+/* 16: rights moved from the range table entry to a list of their own */
+#if PG_VERSION_NUM < 160000
+static inline bool
+member_can_set_role(Oid member, Oid role)
+{
+	return is_member_of_role(member, role);
+}
+
+static inline AclResult
+object_aclcheck(Oid classid, Oid objectid, Oid roleid, AclMode mode)
+{
+	Assert(classid == DatabaseRelationId);
+	return pg_database_aclcheck(objectid, roleid, mode);
+}
+#endif
+
+/* A range table of one relation, for the executor's row functions. */
+static inline void
+jq_compat_init_range_table(EState *estate, RangeTblEntry *rte)
+{
+#if PG_VERSION_NUM >= 160000
+	List	   *perminfos = NIL;
+
+	addRTEPermissionInfo(&perminfos, rte);
+#endif
+#if PG_VERSION_NUM >= 180000
+	ExecInitRangeTable(estate, list_make1(rte), perminfos,
+					   bms_make_singleton(1));
+#elif PG_VERSION_NUM >= 160000
+	ExecInitRangeTable(estate, list_make1(rte), perminfos);
+#else
+	ExecInitRangeTable(estate, list_make1(rte));
+#endif
+}
+
+static inline void
+jq_compat_eval_plan_qual_init(EPQState *epqstate, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	EvalPlanQualInit(epqstate, estate, NULL, NIL, -1, NIL);
+#else
+	EvalPlanQualInit(epqstate, estate, NULL, NIL, -1);
+#endif
+}
+
+/* 17: a worker may be started for a role that cannot log in */
+#if PG_VERSION_NUM >= 170000
+#define JQ_CAN_BYPASS_ROLE_LOGIN 1
+#else
+#define JQ_CAN_BYPASS_ROLE_LOGIN 0
+#define BGWORKER_BYPASS_ROLELOGINCHECK 0
+#endif
+
+/* 17: wait events of extensions have names */
+#if PG_VERSION_NUM < 170000
+static inline uint32
+WaitEventExtensionNew(const char *name)
+{
+	return PG_WAIT_EXTENSION;
+}
+#endif
+
+#endif							/* JQ_COMPAT_H */

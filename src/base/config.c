@@ -1,0 +1,205 @@
+/*-------------------------------------------------------------------------
+ *
+ * config.c
+ *	  Every setting of the extension, jobqueue.*.
+ *
+ *	  The settings are in alphabetical order, those of a preloaded library
+ *	  first.  All of them belong to the server, not to a session: two sessions
+ *	  never disagree about when a job has failed for good.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "base/config.h"
+
+#include "nodes/pg_list.h"
+#include "utils/guc.h"
+#include "utils/varlena.h"
+
+#define SECONDS_PER_DAY (24 * 60 * 60)
+#define MS_PER_HOUR (60 * 60 * 1000)
+
+bool		jq_config_launcher = true;
+bool		jq_config_allow_superuser_jobs = true;
+
+bool		jq_config_enabled = true;
+char	   *jq_config_databases = "";
+char	   *jq_config_run_job_types = "";
+int			jq_config_max_executors = 2;
+int			jq_config_poll_interval = 1000;
+int			jq_config_batch_size = 10;
+int			jq_config_lease = 300;
+int			jq_config_max_attempts = 5;
+int			jq_config_retry_delay = 300;
+int			jq_config_shutdown_timeout = 4000;
+int			jq_config_executor_idle_timeout = 5000;
+int			jq_config_crash_limit = 2;
+int			jq_config_max_payload = 1024;
+int			jq_config_log_level = LOG;
+
+static const struct config_enum_entry log_levels[] = {
+	{"debug", DEBUG1, false},
+	{"info", LOG, false},
+	{"warning", WARNING, false},
+	{"error", ERROR, false},
+	{NULL, 0, false}
+};
+
+static void define_preload_settings(void);
+static void define_integers(void);
+static void define_others(void);
+static bool check_list(char **newval, void **extra, GucSource source);
+
+void
+jq_config_define(bool preloading)
+{
+	if (preloading)
+		define_preload_settings();
+	define_integers();
+	define_others();
+	MarkGUCPrefixReserved("jobqueue");
+}
+
+bool
+jq_config_lists(const char *list, const char *name)
+{
+	char	   *copy = pstrdup(list);
+	List	   *elements = NIL;
+	ListCell   *cell;
+	bool		found = false;
+
+	if (!SplitGUCList(copy, ',', &elements))
+		elements = NIL;			/* the check hook lets nothing such pass */
+	else if (elements == NIL)
+		found = true;
+	foreach(cell, elements)
+	{
+		const char *element = (const char *) lfirst(cell);
+
+		if (strcmp(element, "*") == 0 || strcmp(element, name) == 0)
+			found = true;
+	}
+	list_free(elements);
+	pfree(copy);
+	return found;
+}
+
+/* Settings that decide what exists at all, fixed when the server starts. */
+static void
+define_preload_settings(void)
+{
+	DefineCustomBoolVariable("jobqueue.allow_superuser_jobs",
+							 "Sets whether the server runs SQL jobs of superusers.",
+							 NULL,
+							 &jq_config_allow_superuser_jobs,
+							 true,
+							 PGC_POSTMASTER, 0,
+							 NULL, NULL, NULL);
+	DefineCustomBoolVariable("jobqueue.launcher",
+							 "Sets whether the server starts its own workers.",
+							 "When off, jobs are run by outside workers only.",
+							 &jq_config_launcher,
+							 true,
+							 PGC_POSTMASTER, 0,
+							 NULL, NULL, NULL);
+}
+
+/* Defines one integer setting that follows a reload. */
+static void
+define_integer(const char *name, const char *description, int *variable,
+			   int min, int max, int flags)
+{
+	DefineCustomIntVariable(name, description, NULL, variable,
+							*variable, min, max,
+							PGC_SIGHUP, flags,
+							NULL, NULL, NULL);
+}
+
+/* Numbers and times; their defaults are the initial values above. */
+static void
+define_integers(void)
+{
+	define_integer("jobqueue.batch_size",
+				   "Sets how many jobs one claim takes at most.",
+				   &jq_config_batch_size, 1, 1000, 0);
+	define_integer("jobqueue.crash_limit",
+				   "Sets after how many server crashes a job has failed.",
+				   &jq_config_crash_limit, 1, 100, 0);
+	define_integer("jobqueue.executor_idle_timeout",
+				   "Sets how long an executor waits for another job.",
+				   &jq_config_executor_idle_timeout,
+				   100, MS_PER_HOUR, GUC_UNIT_MS);
+	define_integer("jobqueue.lease",
+				   "Sets how long a worker may stay silent before its job is taken back.",
+				   &jq_config_lease, 1, SECONDS_PER_DAY, GUC_UNIT_S);
+	define_integer("jobqueue.max_attempts",
+				   "Sets how often a job is attempted before it has failed.",
+				   &jq_config_max_attempts, 1, 1000, 0);
+	define_integer("jobqueue.max_executors",
+				   "Sets how many SQL jobs the server runs at once at most.",
+				   &jq_config_max_executors, 0, 1024, 0);
+	define_integer("jobqueue.max_payload",
+				   "Sets the largest payload of a job.",
+				   &jq_config_max_payload, 1, 256 * 1024, GUC_UNIT_KB);
+	define_integer("jobqueue.poll_interval",
+				   "Sets how often workers look for work that nobody announced.",
+				   &jq_config_poll_interval, 100, MS_PER_HOUR, GUC_UNIT_MS);
+	define_integer("jobqueue.retry_delay",
+				   "Sets how long a failed job waits for its next attempt.",
+				   &jq_config_retry_delay, 0, SECONDS_PER_DAY, GUC_UNIT_S);
+	define_integer("jobqueue.shutdown_timeout",
+				   "Sets how long a running job may go on during shutdown.",
+				   &jq_config_shutdown_timeout, 0, 10 * 60 * 1000, GUC_UNIT_MS);
+}
+
+/* The rest of the settings that follow a reload. */
+static void
+define_others(void)
+{
+	DefineCustomStringVariable("jobqueue.databases",
+							   "Sets the databases that the server's workers serve.",
+							   "A list of names; empty or * means all.",
+							   &jq_config_databases,
+							   "",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_list, NULL, NULL);
+	DefineCustomBoolVariable("jobqueue.enabled",
+							 "Sets whether jobs are claimed and run.",
+							 "When off, jobs can still be enqueued.",
+							 &jq_config_enabled,
+							 true,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+	DefineCustomEnumVariable("jobqueue.log_level",
+							 "Sets the least severe messages that workers log.",
+							 NULL,
+							 &jq_config_log_level,
+							 LOG, log_levels,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+	DefineCustomStringVariable("jobqueue.run_job_types",
+							   "Sets the job types that the server runs itself.",
+							   "A list of names; empty or * means all.",
+							   &jq_config_run_job_types,
+							   "",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_list, NULL, NULL);
+}
+
+/* Accepts comma-separated names; the rules of quoting are those of SQL. */
+static bool
+check_list(char **newval, void **extra, GucSource source)
+{
+	char	   *copy = pstrdup(*newval);
+	List	   *elements = NIL;
+	bool		valid = SplitGUCList(copy, ',', &elements);
+
+	if (!valid)
+		GUC_check_errdetail("List syntax is invalid.");
+	list_free(elements);
+	pfree(copy);
+	return valid;
+}

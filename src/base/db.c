@@ -1,0 +1,169 @@
+/*-------------------------------------------------------------------------
+ *
+ * db.c
+ *	  Transactions of workers.
+ *
+ *	  ALTER ROLE and ALTER DATABASE SET reach background workers too.  So what
+ *	  could break our own statements is set here: for a whole process that
+ *	  runs our code only, or for one transaction in a process that otherwise
+ *	  keeps the settings of its role.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/db.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "pgstat.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+typedef struct Setting
+{
+	const char *name;
+	const char *value;
+} Setting;
+
+/* For the life of a process.  Names that a server does not know are skipped. */
+static const Setting process_settings[] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"role", "none"},
+	{"session_replication_role", "origin"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_deferrable", "off"},
+	{"statement_timeout", "0"},
+	{"lock_timeout", "1s"},
+	{"transaction_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"},
+	{"idle_session_timeout", "0"},
+	{"synchronous_commit", "on"},
+	{"row_security", "on"},
+	{"TimeZone", "UTC"},
+	{"DateStyle", "ISO, MDY"},
+	{"IntervalStyle", "postgres"},
+	{"bytea_output", "hex"},
+	{"standard_conforming_strings", "on"},
+	{"jit", "off"},
+	{"log_statement", "none"},
+};
+
+/* For one transaction of ours in a session that is somebody's. */
+static const Setting transaction_settings[] = {
+	{"session_replication_role", "origin"},
+	{"lock_timeout", "5000"},
+	{"row_security", "on"},
+	{"synchronous_commit", "on"},
+	{"DateStyle", "ISO, MDY"},
+	{"IntervalStyle", "postgres"},
+	{"bytea_output", "hex"},
+};
+
+/* Current outside the transaction; NULL while there is none. */
+static MemoryContext outer_context = NULL;
+
+static bool process_is_pinned = false;
+
+static void begin_transaction(void);
+static void pin_transaction_settings(void);
+
+void
+jq_db_begin(const char *activity)
+{
+	begin_transaction();
+	XactReadOnly = false;
+	XactIsoLevel = XACT_READ_COMMITTED;
+	XactDeferrable = false;
+	if (!process_is_pinned)
+		pin_transaction_settings();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+void
+jq_db_begin_as_session(const char *activity)
+{
+	begin_transaction();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+void
+jq_db_commit(void)
+{
+	SPI_finish();
+	PopActiveSnapshot();
+	jq_catalog_commit();
+}
+
+void
+jq_db_abort(void)
+{
+	AbortCurrentTransaction();
+	if (outer_context != NULL)
+		MemoryContextSwitchTo(outer_context);
+	outer_context = NULL;
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+void
+jq_catalog_begin(void)
+{
+	begin_transaction();
+}
+
+void
+jq_catalog_commit(void)
+{
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(outer_context);
+	outer_context = NULL;
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+void
+jq_db_pin_settings(void)
+{
+	process_is_pinned = true;
+	for (int i = 0; i < (int) lengthof(process_settings); i++)
+	{
+		const Setting *setting = &process_settings[i];
+
+		if (GetConfigOption(setting->name, true, false) != NULL)
+			SetConfigOption(setting->name, setting->value,
+							PGC_SUSET, PGC_S_OVERRIDE);
+	}
+}
+
+/* Without the new timestamp now() would stand still in a worker. */
+static void
+begin_transaction(void)
+{
+	Assert(outer_context == NULL);
+	outer_context = CurrentMemoryContext;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+}
+
+/* Only what differs is set, for setting costs more than looking. */
+static void
+pin_transaction_settings(void)
+{
+	for (int i = 0; i < (int) lengthof(transaction_settings); i++)
+	{
+		const Setting *setting = &transaction_settings[i];
+		const char *value = GetConfigOption(setting->name, true, false);
+
+		if (value != NULL && strcmp(value, setting->value) != 0)
+			set_config_option(setting->name, setting->value,
+							  PGC_SUSET, PGC_S_SESSION,
+							  GUC_ACTION_LOCAL, true, 0, false);
+	}
+}

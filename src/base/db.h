@@ -1,0 +1,47 @@
+/*-------------------------------------------------------------------------
+ *
+ * db.h
+ *	  Transactions of workers.
+ *
+ *	  Short, bounded, never across a wait.  Each begin remembers the memory
+ *	  context that is current, and each end makes it current again: what must
+ *	  outlive the transaction is copied there.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_DB_H
+#define JQ_DB_H
+
+#include "postgres.h"
+
+/*
+ * Begins a transaction for the extension's own work: read-write, read
+ * committed and free of triggers' and timeouts' settings, whatever the role
+ * or the database says; with SPI connected and a snapshot.  "activity" is
+ * shown in pg_stat_activity.
+ */
+extern void jq_db_begin(const char *activity);
+
+/* As above, with the settings of the session: for the body of a job. */
+extern void jq_db_begin_as_session(const char *activity);
+
+extern void jq_db_commit(void);
+
+/* Ends the transaction, if there is one, without effect.  Safe in PG_CATCH. */
+extern void jq_db_abort(void);
+
+/*
+ * The same without SPI, for shared catalogs and session state.  The first
+ * works without a database.
+ */
+extern void jq_catalog_begin(void);
+extern void jq_catalog_commit(void);
+
+/*
+ * Settings that could break or slow the extension's own work, set for the
+ * whole life of a process that runs nobody else's code.  Call it after
+ * connecting and after each reload.
+ */
+extern void jq_db_pin_settings(void);
+
+#endif							/* JQ_DB_H */

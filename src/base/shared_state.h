@@ -1,0 +1,177 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared_state.h
+ *	  What the workers of a server know of each other.
+ *
+ *	  Every worker has a slot, reserved by its parent and attached by itself.
+ *	  Without preloading there is no shared memory: then nothing is known to
+ *	  run, and the functions say so.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_SHARED_STATE_H
+#define JQ_SHARED_STATE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/uuid.h"
+
+typedef enum JqWorkerKind
+{
+	JQ_WORKER_LAUNCHER,
+	JQ_WORKER_SCHEDULER,
+	JQ_WORKER_EXECUTOR
+} JqWorkerKind;
+
+typedef enum JqWorkerState
+{
+	JQ_STATE_STARTING,			/* reserved; nothing done yet */
+	JQ_STATE_IDLE,
+	JQ_STATE_RUNNING,
+	JQ_STATE_DRAINING,			/* takes nothing new, will exit */
+	JQ_STATE_ENDED				/* a scheduler's slot that its parent frees */
+} JqWorkerState;
+
+/* Names a worker; stale as soon as its slot is used again. */
+typedef struct JqWorkerRef
+{
+	int			slot;
+	uint32		generation;
+} JqWorkerRef;
+
+/* What a slot says about its worker. */
+typedef struct JqWorkerInfo
+{
+	JqWorkerKind kind;
+	JqWorkerState state;
+	Oid			database;		/* InvalidOid: the launcher's */
+	Oid			role;			/* executors only */
+	int			pid;			/* 0: has not attached */
+	bool		has_worker_id;	/* executors only */
+	pg_uuid_t	worker_id;
+	int64		job_id;			/* 0: none */
+	uint32		batch_no;		/* grows with every claim that found jobs */
+	int			waiting_jobs;	/* claimed, not yet begun */
+	bool		retire;			/* asked to end after the current job */
+	bool		is_absent;		/* ENDED: the database lacks the extension */
+	TimestampTz started_at;		/* of the reservation until attached */
+	TimestampTz job_started_at;
+	TimestampTz last_cycle_at;
+} JqWorkerInfo;
+
+/* How busy the executors of one role in one database are. */
+typedef struct JqExecutorCount
+{
+	int			starting;
+	int			idle;
+	int			running;
+} JqExecutorCount;
+
+/* Asks for shared memory; once, from _PG_init of a preloaded library. */
+extern void jq_shared_init(void);
+
+/* Whether there is shared memory. */
+extern bool jq_shared_is_attached(void);
+
+/*
+ * Names this life of the server: random, never 0, another one after each
+ * start, crash restart and on each other server.  0 without preloading.
+ */
+extern int64 jq_shared_incarnation(void);
+
+extern const char *jq_shared_kind_name(JqWorkerKind kind);
+extern const char *jq_shared_state_name(JqWorkerState state);
+
+/*
+ * Reserves a slot for a worker to be started.  False: there is no slot, or
+ * the database has a scheduler, or the server has max_executors executors.
+ */
+extern bool jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
+							  int max_executors, JqWorkerRef *ref);
+
+/* Gives back the slot of a worker that could not be started. */
+extern void jq_shared_unreserve(const JqWorkerRef *ref);
+
+/* Frees slots whose workers did not attach for ten seconds. */
+extern void jq_shared_free_unstarted(void);
+
+/* Frees the slot of a scheduler that has ended. */
+extern void jq_shared_free_ended(Oid database);
+
+/*
+ * Takes the slot for this process until it exits.  False: it was given to
+ * somebody else.
+ */
+extern bool jq_shared_attach(const JqWorkerRef *ref);
+
+/* What this worker says of itself. */
+extern void jq_shared_report_state(JqWorkerState state);
+extern void jq_shared_report_cycle(void);
+extern void jq_shared_report_worker_id(const pg_uuid_t *worker);
+extern void jq_shared_report_absent(void);
+
+/*
+ * Begins a job; "waiting" others are claimed.  False: they were taken away by
+ * jq_shared_take_waiting(), this one included, and none of them may be run.
+ */
+extern bool jq_shared_begin_job(int64 job_id, int waiting);
+extern void jq_shared_end_job(void);
+
+/* After a claim, and when its jobs have ended. */
+extern void jq_shared_begin_batch(void);
+extern void jq_shared_end_batch(void);
+
+/* What others ask of this worker. */
+extern bool jq_shared_should_retire(void);
+
+/* Whether the current job is to be cancelled.  Safe in a signal handler. */
+extern bool jq_shared_job_is_cancelled(void);
+
+/* Everybody's slots, in a palloc'd array; returns how many. */
+extern int	jq_shared_workers(JqWorkerInfo **workers);
+
+/* False: the database has no scheduler and no slot for one. */
+extern bool jq_shared_find_scheduler(Oid database, JqWorkerInfo *info);
+
+extern bool jq_shared_scheduler_is_running(Oid database);
+extern bool jq_shared_executor_is_alive(const pg_uuid_t *worker);
+
+/* InvalidOid stands for every database, and every role. */
+extern void jq_shared_count_executors(Oid database, Oid role,
+									  JqExecutorCount *count);
+
+/* These two never raise and never allocate: commit callbacks call them. */
+extern void jq_shared_wake_scheduler(Oid database);
+extern void jq_shared_mark_database(Oid database);
+
+/* Wakes up to "count" idle executors. */
+extern void jq_shared_wake_executors(Oid database, Oid role, int count);
+
+/* Asks the workers of this kind in the database to end. */
+extern void jq_shared_retire(JqWorkerKind kind, Oid database);
+
+/*
+ * Asks one executor to end so that another role gets its turn: an idle one,
+ * else one of the role that has most.  Nothing while one is about to end.
+ */
+extern void jq_shared_make_room(void);
+
+/* Cancels a job, if that worker is running it now. */
+extern void jq_shared_cancel_job(const pg_uuid_t *worker, int64 job_id);
+
+/*
+ * Takes from an executor the jobs of this batch that wait behind its current
+ * one, job_id: it will not begin them, and the caller must release them.
+ * False: the batch has ended, or nothing waits.
+ */
+extern bool jq_shared_take_waiting(const pg_uuid_t *worker, uint32 batch_no,
+								   int64 *job_id);
+
+/*
+ * The databases marked since the last call, at most "max".  "all": there
+ * were more than could be noted.
+ */
+extern int	jq_shared_take_marks(Oid *databases, int max, bool *all);
+
+#endif							/* JQ_SHARED_STATE_H */

@@ -1,0 +1,107 @@
+/*-------------------------------------------------------------------------
+ *
+ * statement.c
+ *	  SQL statements of the extension, prepared once per backend.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/memutils.h"
+
+#include "base/catalog.h"
+#include "base/statement.h"
+
+static void prepare(JqStatement *statement);
+static uint64 execute(JqStatement *statement, Datum *values,
+					  const char *nulls, bool read_only, long max_rows);
+
+uint64
+jq_statement_execute(JqStatement *statement, Datum *values,
+					 const char *nulls, long max_rows)
+{
+	return execute(statement, values, nulls, false, max_rows);
+}
+
+uint64
+jq_statement_query(JqStatement *statement, Datum *values,
+				   const char *nulls, long max_rows)
+{
+	return execute(statement, values, nulls, true, max_rows);
+}
+
+Portal
+jq_statement_open(JqStatement *statement, Datum *values, const char *nulls)
+{
+	prepare(statement);
+	return SPI_cursor_open(NULL, statement->plan, values, nulls, true);
+}
+
+static uint64
+execute(JqStatement *statement, Datum *values, const char *nulls,
+		bool read_only, long max_rows)
+{
+	int			result;
+
+	prepare(statement);
+	result = SPI_execute_plan(statement->plan, values, nulls, read_only,
+							  max_rows);
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", statement->text,
+			 SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+/* Keeps the plan until the relations or their schema have changed. */
+static void
+prepare(JqStatement *statement)
+{
+	const JqCatalog *catalog = jq_catalog();
+	StringInfoData query;
+
+	if (statement->plan != NULL && statement->generation == catalog->generation)
+		return;
+	if (statement->plan != NULL)
+	{
+		SPI_freeplan(statement->plan);
+		statement->plan = NULL;
+	}
+
+	initStringInfo(&query);
+	for (const char *c = statement->text; *c != '\0'; c++)
+	{
+		if (c[0] == '@' && c[1] == '.')
+			appendStringInfoString(&query, catalog->schema_name);
+		else
+			appendStringInfoChar(&query, *c);
+	}
+	statement->generation = catalog->generation;
+	statement->plan = SPI_prepare(query.data, statement->nargs,
+								  statement->argtypes);
+	if (statement->plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", query.data,
+			 SPI_result_code_string(SPI_result));
+	if (SPI_keepplan(statement->plan) != 0)
+		elog(ERROR, "could not keep the plan of \"%s\"", query.data);
+	pfree(query.data);
+}
+
+Datum
+jq_statement_nullable(uint64 row, int column, bool *isnull)
+{
+	Assert(row < SPI_tuptable->numvals);
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+						 column, isnull);
+}
+
+Datum
+jq_statement_value(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = jq_statement_nullable(row, column, &isnull);
+
+	if (isnull)
+		elog(ERROR, "unexpected null in column %d", column);
+	return value;
+}

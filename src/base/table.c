@@ -1,0 +1,214 @@
+/*-------------------------------------------------------------------------
+ *
+ * table.c
+ *	  Single-row writes on our tables through the executor's row functions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "nodes/makefuncs.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/table.h"
+
+static bool lock_by_statement(JqTable *table, int64 id, TupleTableSlot *slot);
+static bool fetch_version(JqTable *table, ItemPointer tid,
+						  TupleTableSlot *slot);
+
+void
+jq_table_open(JqTable *table, Oid relid)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	table->rel = table_open(relid, RowExclusiveLock);
+	table->estate = CreateExecutorState();
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = relid;
+	rte->relkind = table->rel->rd_rel->relkind;
+	rte->rellockmode = RowExclusiveLock;
+	jq_compat_init_range_table(table->estate, rte);
+
+	table->result_rel = makeNode(ResultRelInfo);
+	InitResultRelInfo(table->result_rel, table->rel, 1, NULL, 0);
+	table->estate->es_output_cid = GetCurrentCommandId(true);
+	table->estate->es_snapshot = GetActiveSnapshot();
+	ExecOpenIndices(table->result_rel, false);
+	/* AFTER triggers look for it there. */
+	table->estate->es_opened_result_relations = list_make1(table->result_rel);
+	jq_compat_eval_plan_qual_init(&table->epqstate, table->estate);
+	AfterTriggerBeginQuery();
+}
+
+void
+jq_table_close(JqTable *table)
+{
+	AfterTriggerEndQuery(table->estate);
+	EvalPlanQualEnd(&table->epqstate);
+	ExecCloseResultRelations(table->estate);
+	ExecResetTupleTable(table->estate->es_tupleTable, true);
+	FreeExecutorState(table->estate);
+	table_close(table->rel, NoLock);
+}
+
+TupleTableSlot *
+jq_table_slot(JqTable *table)
+{
+	return ExecInitExtraTupleSlot(table->estate, RelationGetDescr(table->rel),
+								  table_slot_callbacks(table->rel));
+}
+
+TupleTableSlot *
+jq_table_new_row(JqTable *table)
+{
+	return ExecInitExtraTupleSlot(table->estate, RelationGetDescr(table->rel),
+								  &TTSOpsVirtual);
+}
+
+void
+jq_table_insert(JqTable *table, TupleTableSlot *row)
+{
+	ExecSimpleRelationInsert(table->result_rel, table->estate, row);
+}
+
+void
+jq_table_update(JqTable *table, TupleTableSlot *old, TupleTableSlot *row)
+{
+	EvalPlanQualSetSlot(&table->epqstate, row);
+	ExecSimpleRelationUpdate(table->result_rel, table->estate,
+							 &table->epqstate, old, row);
+}
+
+void
+jq_table_delete(JqTable *table, TupleTableSlot *old)
+{
+	EvalPlanQualSetSlot(&table->epqstate, old);
+	ExecSimpleRelationDelete(table->result_rel, table->estate,
+							 &table->epqstate, old);
+}
+
+void
+jq_table_flush(void)
+{
+	CommandCounterIncrement();
+}
+
+bool
+jq_table_lock_by_id(JqTable *table, Oid pkey, int64 id, TupleTableSlot *slot)
+{
+	TupleTableSlot *key;
+
+	if (IsolationUsesXactSnapshot())
+		return lock_by_statement(table, id, slot);
+
+	/* The lookup of the apply worker: follows updates, survives moves. */
+	key = jq_table_new_row(table);
+	ExecStoreAllNullTuple(key);
+	key->tts_values[0] = Int64GetDatum(id);
+	key->tts_isnull[0] = false;
+	return RelationFindReplTupleByIndex(table->rel, pkey, LockTupleExclusive,
+										key, slot);
+}
+
+/* The transaction's snapshot decides, with the errors that go with it. */
+static bool
+lock_by_statement(JqTable *table, int64 id, TupleTableSlot *slot)
+{
+	Oid			argtypes[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(id)};
+	char	   *query;
+	bool		isnull;
+	ItemPointer tid;
+
+	query = psprintf("SELECT ctid FROM %s WHERE id = $1 FOR UPDATE",
+					quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table->rel)),
+											   RelationGetRelationName(table->rel)));
+	if (SPI_execute_with_args(query, 1, argtypes, values, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock a row of \"%s\"",
+			 RelationGetRelationName(table->rel));
+	if (SPI_processed == 0)
+		return false;
+	tid = (ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0],
+													  SPI_tuptable->tupdesc,
+													  1, &isnull));
+	return fetch_version(table, tid, slot);
+}
+
+bool
+jq_table_try_lock(JqTable *table, ItemPointer tid, TupleTableSlot *slot)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	/* Look before locking: a lock on a stale tid may hit another row. */
+	if (!fetch_version(table, tid, slot))
+		return false;
+	result = table_tuple_lock(table->rel, tid, GetActiveSnapshot(), slot,
+							  GetCurrentCommandId(false),
+							  LockTupleNoKeyExclusive, LockWaitSkip, 0,
+							  &failure);
+	if ((result == TM_Updated || result == TM_Deleted) &&
+		IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+	return result == TM_Ok;
+}
+
+static bool
+fetch_version(JqTable *table, ItemPointer tid, TupleTableSlot *slot)
+{
+	return table_tuple_fetch_row_version(table->rel, tid, GetActiveSnapshot(),
+										 slot);
+}
+
+void
+jq_table_convert(TupleTableSlot *source, TupleTableSlot *target)
+{
+	TupleDesc	from = source->tts_tupleDescriptor;
+	TupleDesc	to = target->tts_tupleDescriptor;
+
+	slot_getallattrs(source);
+	ExecClearTuple(target);
+	for (int i = 0; i < to->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(to, i);
+		int			j = i;
+
+		target->tts_isnull[i] = true;
+		target->tts_values[i] = (Datum) 0;
+		if (column->attisdropped)
+			continue;
+		/* Nearly always the same place; else look it up by name. */
+		if (j >= from->natts || TupleDescAttr(from, j)->attisdropped ||
+			strcmp(NameStr(TupleDescAttr(from, j)->attname),
+				   NameStr(column->attname)) != 0)
+		{
+			for (j = 0; j < from->natts; j++)
+				if (!TupleDescAttr(from, j)->attisdropped &&
+					strcmp(NameStr(TupleDescAttr(from, j)->attname),
+						   NameStr(column->attname)) == 0)
+					break;
+		}
+		if (j < from->natts)
+		{
+			target->tts_values[i] = source->tts_values[j];
+			target->tts_isnull[i] = source->tts_isnull[j];
+		}
+	}
+	ExecStoreVirtualTuple(target);
+}

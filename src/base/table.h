@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * table.h
+ *	  Single-row writes on our tables through the executor's row functions,
+ *	  the path that logical replication's apply worker takes: triggers fire,
+ *	  constraints and partition bounds are checked, indexes are kept.  No
+ *	  rights are checked: use it inside a scope.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_TABLE_H
+#define JQ_TABLE_H
+
+#include "postgres.h"
+
+#include "executor/executor.h"
+#include "utils/rel.h"
+
+typedef struct JqTable
+{
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *result_rel;
+	EPQState	epqstate;
+} JqTable;
+
+/*
+ * Opens a table for writing; AFTER triggers fire when it is closed.  The
+ * scope's snapshot must stay while the table is open.
+ */
+extern void jq_table_open(JqTable *table, Oid relid);
+extern void jq_table_close(JqTable *table);
+
+/* A slot for stored rows, and one for a row to be made; freed with the table. */
+extern TupleTableSlot *jq_table_slot(JqTable *table);
+extern TupleTableSlot *jq_table_new_row(JqTable *table);
+
+/*
+ * The row writes.  "old" must hold a row version that this transaction has
+ * locked.  Slots belong to the table.
+ */
+extern void jq_table_insert(JqTable *table, TupleTableSlot *row);
+extern void jq_table_update(JqTable *table, TupleTableSlot *old,
+							TupleTableSlot *row);
+extern void jq_table_delete(JqTable *table, TupleTableSlot *old);
+
+/* Makes the writes so far visible to what follows in this transaction. */
+extern void jq_table_flush(void);
+
+/*
+ * Locks the row whose bigint primary key is "id" for update and stores it,
+ * waiting for whoever else has it.  False: there is no such row any more,
+ * also when it was moved to another leaf meanwhile.  REPEATABLE READ and
+ * SERIALIZABLE callers get 40001 where READ COMMITTED ones see a newer row.
+ */
+extern bool jq_table_lock_by_id(JqTable *table, Oid pkey, int64 id,
+								TupleTableSlot *slot);
+
+/*
+ * Locks the row version at "tid" unless somebody else has it locked or has
+ * changed it since the scope's snapshot; stores it.  Never waits.
+ */
+extern bool jq_table_try_lock(JqTable *table, ItemPointer tid,
+							  TupleTableSlot *slot);
+
+/*
+ * Copies a row between leaves or from a leaf to the parent, by column name.
+ * "target" takes the values of "source", which must stay.
+ */
+extern void jq_table_convert(TupleTableSlot *source, TupleTableSlot *target);
+
+#endif							/* JQ_TABLE_H */

@@ -1,0 +1,300 @@
+/*
+ * schedule.c
+ *	  When schedules fire: the next occurrence, exact across clock changes.
+ *
+ * To a schedule, a time zone is a row of segments of constant offset from UTC.
+ * Within a segment the local clock runs evenly, so the next occurrence is
+ * found on local time alone, by going from month to day to time of day through
+ * the sets of the expression; only if it lies beyond the end of the segment is
+ * the next one looked at.  Instants and local times are seconds since 1970,
+ * local times as if they were UTC.
+ */
+#include "postgres.h"
+
+#include "cron/schedule.h"
+
+#include "mb/pg_wchar.h"
+#include "port/pg_bitutils.h"
+#include "utils/datetime.h"
+#include "utils/timestamp.h"
+
+#define LAST_YEAR		9999
+
+/* 10000-01-01 00:00 as seconds since 1970 */
+#define END_OF_SEARCH	INT64CONST(253402300800)
+
+#define UNIX_TO_POSTGRES_S \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
+
+/*
+ * How far before an instant the search for its past local times starts.
+ * Offsets are less than 16 hours, so what the local clock read earlier than
+ * this is behind what it reads at the instant.
+ */
+#define LOOK_BACK_S		(2 * SECS_PER_DAY)
+
+/* bytes of a user's text that messages quote */
+#define QUOTED_LENGTH	64
+
+static TimestampTz next_of_interval(int64 interval_s, TimestampTz after,
+									TimestampTz anchor);
+static int64 next_of_fields(const JqCronExpr *expr, int64 after, pg_tz *zone);
+static int64 segment_end(int64 instant, pg_tz *zone, int64 *offset);
+static int64 next_local_time(const JqCronExpr *expr, int64 from);
+static bool next_date(const JqCronExpr *expr, int *year, int *month, int *day);
+static int	next_time_of_day(const JqCronExpr *expr, int from);
+static int	next_bit(uint64 set, int from);
+static int64 floor_divide(int64 dividend, int64 divisor);
+static int	quoted_length(const char *string);
+
+void
+jq_cron_parse_or_error(const char *schedule, JqCronExpr *expr)
+{
+	JqCronError error;
+
+	if (jq_cron_parse(schedule, strlen(schedule), expr, &error))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid cron expression \"%.*s\"",
+					quoted_length(schedule), schedule),
+			 errdetail_internal("%s", error.message),
+			 errhint("Use cron_next_runs() to try an expression.")));
+}
+
+/*
+ * pg_tzset() tries a name as a POSIX specification if the database has no such
+ * zone.  It upper-cases these, and they all have a digit; zones that have one
+ * also have a lower-case letter ("Etc/GMT+5"), or are POSIX specifications as
+ * well.
+ */
+pg_tz *
+jq_cron_zone(const char *name)
+{
+	pg_tz	   *zone = pg_tzset(name);
+
+	if (zone != NULL && pg_tz_acceptable(zone))
+	{
+		const char *known_as = pg_get_timezone_name(zone);
+
+		if (strpbrk(known_as, "0123456789") == NULL ||
+			strpbrk(known_as, "abcdefghijklmnopqrstuvwxyz") != NULL)
+			return zone;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("time zone \"%.*s\" not recognized",
+					quoted_length(name), name),
+			 errhint("Use a name that pg_timezone_names lists.")));
+}
+
+TimestampTz
+jq_cron_next(const JqCronExpr *expr, TimestampTz after, TimestampTz anchor,
+			 pg_tz *zone)
+{
+	int64		instant;
+
+	if (TIMESTAMP_IS_NOEND(after))
+		return DT_NOEND;
+	after = Max(after, MIN_TIMESTAMP);
+	if (expr->kind == JQ_CRON_INTERVAL)
+		return next_of_interval(expr->interval_s, after, anchor);
+
+	instant = next_of_fields(expr, floor_divide(after, USECS_PER_SEC) +
+							 UNIX_TO_POSTGRES_S, zone);
+	if (instant == PG_INT64_MAX)
+		return DT_NOEND;
+	return (instant - UNIX_TO_POSTGRES_S) * USECS_PER_SEC;
+}
+
+/* First point after that instant on the grid through the anchor. */
+static TimestampTz
+next_of_interval(int64 interval_s, TimestampTz after, TimestampTz anchor)
+{
+	int64		interval = interval_s * USECS_PER_SEC;
+	int64		phase;
+
+	Assert(!TIMESTAMP_NOT_FINITE(anchor));
+
+	/* reduced one by one, as after - anchor might overflow */
+	phase = (after % interval - anchor % interval) % interval;
+	if (phase < 0)
+		phase += interval;
+	if (after >= END_TIMESTAMP - (interval - phase))
+		return DT_NOEND;
+	return after + (interval - phase);
+}
+
+/*
+ * First instant after that one, PG_INT64_MAX if none.
+ *
+ * high is one more than the latest time that the local clock has shown before
+ * the segment.  A local time of a schedule that fires once fires where the
+ * clock first shows or passes it: so what is below high has fired, and what
+ * lies between high and the start of the segment was in a gap.
+ */
+static int64
+next_of_fields(const JqCronExpr *expr, int64 after, pg_tz *zone)
+{
+	int64		start = after - LOOK_BACK_S;
+	int64		high = PG_INT64_MIN;
+	bool		fires_once;
+
+	fires_once = !(expr->is_star[JQ_CRON_MINUTE] ||
+				   expr->is_star[JQ_CRON_HOUR]);
+	while (start < END_OF_SEARCH)
+	{
+		int64		offset;
+		int64		end = segment_end(start, zone, &offset);
+		int64		from = Max(start, after + 1) + offset;
+		int64		local;
+
+		if (fires_once)
+			from = start > after ? high : Max(from, high);
+		local = next_local_time(expr, from);
+		if (local < end + offset)
+			return Max(start, local - offset);
+		high = Max(high, end + offset);
+		start = end;
+	}
+	return PG_INT64_MAX;
+}
+
+/*
+ * End of the segment that holds the instant, and its offset from UTC.
+ *
+ * At the very last transition of its table, pg_next_dst_boundary() claims that
+ * there is none to come even if the zone goes on for ever; one second later it
+ * knows better.
+ */
+static int64
+segment_end(int64 instant, pg_tz *zone, int64 *offset)
+{
+	long int	before_gmtoff = 0;
+	long int	after_gmtoff;
+	int			before_isdst;
+	int			after_isdst;
+	pg_time_t	boundary;
+
+	for (int i = 0; i <= 1; i++)
+	{
+		pg_time_t	within = instant + i;
+		int			found = pg_next_dst_boundary(&within,
+												 &before_gmtoff,
+												 &before_isdst,
+												 &boundary,
+												 &after_gmtoff,
+												 &after_isdst,
+												 zone);
+
+		*offset = before_gmtoff;
+		if (found > 0)
+			return boundary;
+	}
+	return END_OF_SEARCH + SECS_PER_DAY;	/* the latest local time fits */
+}
+
+/* First local time that is not before from, PG_INT64_MAX if none. */
+static int64
+next_local_time(const JqCronExpr *expr, int64 from)
+{
+	int64		day_number = floor_divide(from, SECS_PER_DAY);
+	int			time_of_day = (int) (from - day_number * SECS_PER_DAY);
+	int			year;
+	int			month;
+	int			day;
+
+	j2date((int) day_number + UNIX_EPOCH_JDATE, &year, &month, &day);
+	time_of_day = next_time_of_day(expr, time_of_day);
+	if (time_of_day < 0 ||
+		(jq_cron_month_days(expr, year, month) & (UINT64CONST(1) << day)) == 0)
+	{
+		day++;
+		if (!next_date(expr, &year, &month, &day))
+			return PG_INT64_MAX;
+		time_of_day = next_time_of_day(expr, 0);
+	}
+	day_number = date2j(year, month, day) - UNIX_EPOCH_JDATE;
+	return day_number * SECS_PER_DAY + time_of_day;
+}
+
+/*
+ * Move a date to the first matching one that is not before it; false if there
+ * is none.  The day may be one past the end of its month.
+ */
+static bool
+next_date(const JqCronExpr *expr, int *year, int *month, int *day)
+{
+	while (*year <= LAST_YEAR)
+	{
+		int			found = next_bit(jq_cron_month_days(expr, *year, *month),
+									 *day);
+
+		if (found >= 0)
+		{
+			*day = found;
+			return true;
+		}
+		*day = 1;
+		if (++*month > MONTHS_PER_YEAR)
+		{
+			*month = 1;
+			++*year;
+		}
+	}
+	return false;
+}
+
+/* First time of day that is not before from, in seconds; -1 if none. */
+static int
+next_time_of_day(const JqCronExpr *expr, int from)
+{
+	const uint64 *values = expr->values;
+	int			from_hour = from / SECS_PER_HOUR;
+	int			from_minute = from / SECS_PER_MINUTE % MINS_PER_HOUR;
+	int			hour;
+	int			minute;
+	int			second;
+
+	/* what is exhausted carries over to the next larger unit */
+	second = next_bit(values[JQ_CRON_SECOND], from % SECS_PER_MINUTE);
+	minute = next_bit(values[JQ_CRON_MINUTE],
+					  second < 0 ? from_minute + 1 : from_minute);
+	hour = next_bit(values[JQ_CRON_HOUR],
+					minute < 0 ? from_hour + 1 : from_hour);
+	if (hour < 0)
+		return -1;
+
+	/* and what is below a unit that moved starts afresh */
+	if (hour != from_hour)
+		minute = next_bit(values[JQ_CRON_MINUTE], 0);
+	if (hour != from_hour || minute != from_minute)
+		second = next_bit(values[JQ_CRON_SECOND], 0);
+	return hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second;
+}
+
+/* Smallest member of the set that is at least from, below 64; -1 if none. */
+static int
+next_bit(uint64 set, int from)
+{
+	set &= ~UINT64CONST(0) << from;
+	return set == 0 ? -1 : pg_rightmost_one_pos64(set);
+}
+
+/* Quotient rounded down, also for what lies before the epoch. */
+static int64
+floor_divide(int64 dividend, int64 divisor)
+{
+	int64		quotient = dividend / divisor;
+
+	if (dividend % divisor < 0)
+		quotient--;
+	return quotient;
+}
+
+/* How many bytes of a text to quote, without splitting a character. */
+static int
+quoted_length(const char *string)
+{
+	return pg_mbcliplen(string, (int) strlen(string), QUOTED_LENGTH);
+}

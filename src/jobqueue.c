@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * jobqueue.c
+ *	  The library's entry point.
+ *
+ *	  Preloaded by the postmaster, the library has shared memory and workers.
+ *	  Loaded later, by a session's first call, it still enqueues, claims and
+ *	  resolves jobs; what only exists from the server's start is left out.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/config.h"
+#include "base/scope.h"
+#include "base/shared_state.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "worker/worker.h"
+
+PG_MODULE_MAGIC;
+
+extern void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	bool		preloading = process_shared_preload_libraries_in_progress;
+
+	/* pg_upgrade's servers must run nothing and change nothing. */
+	if (IsBinaryUpgrade)
+		return;
+
+	jq_config_define(preloading);
+	jq_scope_init();
+	if (!preloading)
+		return;
+
+	jq_shared_init();
+	jq_launcher_init();
+}

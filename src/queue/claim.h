@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * claim.h
+ *	  Claiming ready jobs.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_CLAIM_H
+#define JQ_CLAIM_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+#include "utils/tuplestore.h"
+#include "utils/uuid.h"
+
+typedef struct JqClaim
+{
+	pg_uuid_t	worker;
+	List	   *job_types;		/* of char *; NIL: every type of the runner */
+	int			max_jobs;
+	int64		lease_us;		/* 0: that of the job type */
+	int64		holder;			/* incarnation for in-server work, else 0 */
+	Oid			role;			/* in-server: only jobs that run as this role */
+} JqClaim;
+
+/*
+ * Claims up to max_jobs ready jobs in claim order (priority, scheduled_at,
+ * id) and puts their rows, in the layout of jobs_queue, into "rows".  Returns
+ * how many.  Never waits for a lock on a job; 40001 may be raised under
+ * REPEATABLE READ and SERIALIZABLE.  Enters a scope of its own.  An in-server
+ * claim (holder <> 0) takes a job that has crashed the server alone.
+ */
+extern int	jq_claim(const JqClaim *claim, Tuplestorestate *rows,
+					 TupleDesc row_type);
+
+#endif							/* JQ_CLAIM_H */

@@ -1,0 +1,150 @@
+/*-------------------------------------------------------------------------
+ *
+ * definitions.c
+ *	  Row triggers of job_types and of the tables that only have an owner.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "commands/trigger.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/names.h"
+#include "base/ownership.h"
+#include "base/rows.h"
+#include "base/wake.h"
+#include "queue/backoff.h"
+#include "queue/job_types.h"
+#include "queue/validate.h"
+
+PG_FUNCTION_INFO_V1(jobqueue_guard_job_type);
+PG_FUNCTION_INFO_V1(jobqueue_job_types_changed);
+PG_FUNCTION_INFO_V1(jobqueue_guard_owned);
+
+static void check_runner(TriggerData *trigger, const char *name);
+static void check_limits(TriggerData *trigger);
+static void check_interval(TriggerData *trigger, const char *name,
+						   int64 min_us, int64 max_us);
+static void check_count(const char *name, bool isnull, int64 value);
+
+/* BEFORE INSERT OR UPDATE OR DELETE ON job_types FOR EACH ROW */
+Datum
+jobqueue_guard_job_type(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	result;
+	bool		isnull;
+	Datum		name;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"_guard_job_type\" must be called as a trigger")));
+	result = jq_ownership_guard(trigger);
+	name = jq_row_new_value(trigger, "job_type", &isnull);
+	if (!isnull && !TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+	{
+		jq_name_check_required(TextDatumGetCString(name), "job_type");
+		check_runner(trigger, TextDatumGetCString(name));
+		check_limits(trigger);
+	}
+	return PointerGetDatum(result);
+}
+
+/* Which runner has a command, and where. */
+static void
+check_runner(TriggerData *trigger, const char *name)
+{
+	bool		isnull;
+	Datum		value = jq_row_new_value(trigger, "runner", &isnull);
+	char	   *runner = isnull ? "" : TextDatumGetCString(value);
+	bool		has_command;
+	bool		is_sql = strcmp(runner, "sql") == 0;
+
+	value = jq_row_new_value(trigger, "command", &isnull);
+	has_command = !isnull;
+	if (has_command)
+		jq_validate_command(TextDatumGetCString(value));
+	if (strcmp(runner, "http") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("runner \"http\" is not supported by this version of jobqueue")));
+	if (strcmp(name, JQ_SQL_JOB_TYPE) == 0 ?
+		has_command || !is_sql : has_command != is_sql)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("runner and command of job type \"%s\" do not fit", name),
+				 errhint("Runner \"sql\" needs a command and no other runner has one; the built-in type \"sql\" has its commands in the payloads.")));
+}
+
+static void
+check_limits(TriggerData *trigger)
+{
+	bool		isnull;
+	Datum		value;
+	JqBackoff	backoff;
+
+	value = jq_row_new_value(trigger, "backoff", &isnull);
+	if (!isnull)
+		jq_backoff_parse(DatumGetJsonbP(value), "backoff", &backoff);
+	value = jq_row_new_value(trigger, "max_attempts", &isnull);
+	check_count("max_attempts", isnull, DatumGetInt16(value));
+	value = jq_row_new_value(trigger, "batch_size", &isnull);
+	check_count("batch_size", isnull, DatumGetInt32(value));
+	check_interval(trigger, "lease", 1, USECS_PER_DAY);
+	check_interval(trigger, "timeout", 1, USECS_PER_DAY);
+	check_interval(trigger, "keep_completed", 0, 100 * 366 * USECS_PER_DAY);
+}
+
+static void
+check_count(const char *name, bool isnull, int64 value)
+{
+	if (!isnull && (value < 1 || value > 1000))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be between %d and %d", name, 1, 1000)));
+}
+
+static void
+check_interval(TriggerData *trigger, const char *name, int64 min_us,
+			   int64 max_us)
+{
+	bool		isnull;
+	Datum		value = jq_row_new_value(trigger, name, &isnull);
+
+	if (!isnull)
+		(void) jq_interval_us(DatumGetIntervalP(value), name, min_us, max_us);
+}
+
+/* AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON job_types */
+Datum
+jobqueue_job_types_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"_job_types_changed\" must be called as a trigger")));
+	CacheInvalidateRelcache(trigger->tg_relation);
+	jq_wake_at_commit();
+	return PointerGetDatum(NULL);
+}
+
+/* BEFORE INSERT OR UPDATE OR DELETE, with the protected columns */
+Datum
+jobqueue_guard_owned(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"_guard_owned\" must be called as a trigger")));
+	return PointerGetDatum(jq_ownership_guard(trigger));
+}

@@ -1,0 +1,62 @@
+/*-------------------------------------------------------------------------
+ *
+ * enqueue.h
+ *	  New jobs.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_ENQUEUE_H
+#define JQ_ENQUEUE_H
+
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+/* What a live job of the same type and unique key becomes. */
+typedef enum JqUniqueMode
+{
+	JQ_UNIQUE_SKIP,				/* it stays as it is */
+	JQ_UNIQUE_REPLACE,			/* unless running, it becomes the new job */
+	JQ_UNIQUE_KEEP_SCHEDULE		/* the same, but for its scheduled_at */
+} JqUniqueMode;
+
+/* A job to be; a zero Datum (or 0) means NULL, that is, the default. */
+typedef struct JqNewJob
+{
+	Datum		job_type;		/* text */
+	Datum		payload;		/* jsonb */
+	TimestampTz scheduled_at;
+	bool		has_scheduled_at;
+	int32		priority;
+	int32		max_attempts;
+	bool		has_max_attempts;
+	Datum		unique_key;		/* text */
+	JqUniqueMode unique_mode;
+	Datum		group_key;		/* text */
+	Datum		stage;			/* text */
+	Datum		correlation_id; /* text */
+	Datum		depends_on;		/* bigint[] */
+	Datum		timeout;		/* interval */
+	Datum		tags;			/* text[] */
+	Datum		metadata;		/* jsonb */
+} JqNewJob;
+
+/*
+ * Enqueues a job for the current user and returns its id; where its unique
+ * key is taken, the id of the live job that has it.  Raises the errors of
+ * section "Errors" in docs/reference.md before anything is written.  Enters a
+ * scope of its own.
+ */
+extern int64 jq_enqueue(const JqNewJob *job);
+
+/*
+ * Enqueues one copy of "job" for each of the payloads (jsonb[] without nulls)
+ * and returns their ids in that order, "count" of them, allocated in the
+ * caller's context.  job->payload, unique_key and depends_on are not used.
+ */
+extern int64 *jq_enqueue_many(const JqNewJob *job, Datum payloads, int *count);
+
+/* Raises 22023 unless text is skip, replace or keep_schedule. */
+extern JqUniqueMode jq_enqueue_unique_mode(const char *name);
+
+#endif							/* JQ_ENQUEUE_H */

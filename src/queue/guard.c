@@ -1,0 +1,642 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard.c
+ *	  Row triggers: plain DML is an API.
+ *
+ * The BEFORE trigger of jobs_queue holds an operator's INSERT, UPDATE, DELETE
+ * and COPY to the same rules as the functions: the table of transitions, who
+ * owns a job, what its values may be, one row of job_runs for every claim
+ * that ends.  Writes of the C code pass through.
+ *
+ * An UPDATE of status that moves a row between the leaves fires BEFORE UPDATE
+ * and BEFORE DELETE on the old leaf and BEFORE INSERT on the new one, all in
+ * one command.  The first validates and says so in "moving"; the other two
+ * recognise the row by it and let it pass.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "base/compat.h"
+#include "base/names.h"
+#include "base/ownership.h"
+#include "base/scope.h"
+#include "base/wake.h"
+#include "queue/backoff.h"
+#include "queue/dependencies.h"
+#include "queue/job.h"
+#include "queue/job_types.h"
+#include "queue/validate.h"
+
+PG_FUNCTION_INFO_V1(jobqueue_guard_job);
+PG_FUNCTION_INFO_V1(jobqueue_release_dependents);
+
+/* Longest attempt that a job may ask for. */
+#define MAX_TIMEOUT_US USECS_PER_DAY
+
+/* The row that the current command moves to the other leaf. */
+static struct
+{
+	int64		id;
+	SubTransactionId subxact;
+	CommandId	command;
+}			moving;
+
+/* A row being changed by the trigger: its values, in place. */
+typedef struct Row
+{
+	TupleDesc	desc;
+	Datum		values[JQ_JOB_NCOLUMNS];
+	bool		nulls[JQ_JOB_NCOLUMNS];
+	bool		replaced[JQ_JOB_NCOLUMNS];
+} Row;
+
+static HeapTuple guard_insert(TriggerData *trigger);
+static HeapTuple guard_update(TriggerData *trigger);
+static HeapTuple guard_delete(TriggerData *trigger);
+static void read_row(Row *row, HeapTuple tuple, TupleDesc desc);
+static HeapTuple store_row(Row *row, HeapTuple tuple);
+static void set_column(Row *row, int column, Datum value);
+static void clear_column(Row *row, int column);
+static bool is_null(const Row *row, int column);
+static Datum column_of(const Row *row, int column);
+static char *text_column(const Row *row, int column);
+static JqStatus status_of(const Row *row);
+static int	int_column(const Row *row, int column);
+static void fill_defaults(Row *row);
+static void check_new_status(Row *row);
+static void check_unknown_id(TriggerData *trigger, int64 id);
+static void set_new_owner(Row *row);
+static void validate_values(const Row *row);
+static void check_protected(const Row *was, const Row *is);
+static bool column_changed(const Row *was, const Row *is, int column);
+static void check_transition(const Row *was, const Row *is);
+static void settle_status(const Row *was, Row *is);
+static void settle_attempts(const Row *was, Row *is);
+static void end_claim(HeapTuple tuple, Relation rel, const char *status,
+					  bool charged, const char *error);
+static void note_moving(int64 id);
+static bool row_is_moving(int64 id);
+static void wake_for(HeapTuple tuple, TupleDesc desc);
+
+/* BEFORE INSERT OR UPDATE OR DELETE ON jobs_queue FOR EACH ROW */
+Datum
+jobqueue_guard_job(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	result;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"_guard_job\" must be called as a trigger")));
+
+	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		result = jq_scope_write_mode() != JQ_WRITE_PLAIN ?
+			trigger->tg_trigtuple : guard_delete(trigger);
+	else
+	{
+		if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+			result = jq_scope_write_mode() == JQ_WRITE_ENGINE ?
+				trigger->tg_trigtuple : guard_insert(trigger);
+		else
+			result = jq_scope_write_mode() != JQ_WRITE_PLAIN ?
+				trigger->tg_newtuple : guard_update(trigger);
+		wake_for(result, RelationGetDescr(trigger->tg_relation));
+	}
+	return PointerGetDatum(result);
+}
+
+/* A new job, or the second half of a move. */
+static HeapTuple
+guard_insert(TriggerData *trigger)
+{
+	Row			row;
+	int64		id;
+
+	read_row(&row, trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation));
+	id = is_null(&row, JQ_JOB_ID) ? 0 : DatumGetInt64(column_of(&row, JQ_JOB_ID));
+	if (row_is_moving(id))
+	{
+		moving.id = 0;
+		return trigger->tg_trigtuple;
+	}
+
+	fill_defaults(&row);
+	if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
+	{
+		check_new_status(&row);
+		check_unknown_id(trigger, id);
+	}
+	set_new_owner(&row);
+	if (status_of(&row) == JQ_STATUS_QUEUED &&
+		int_column(&row, JQ_JOB_CLAIM_NO) == 0)
+		validate_values(&row);
+	return store_row(&row, trigger->tg_trigtuple);
+}
+
+static HeapTuple
+guard_update(TriggerData *trigger)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	Row			was;
+	Row			is;
+	JqStatus	from;
+	JqStatus	to;
+
+	read_row(&was, trigger->tg_trigtuple, desc);
+	read_row(&is, trigger->tg_newtuple, desc);
+	check_protected(&was, &is);
+	check_transition(&was, &is);
+	from = status_of(&was);
+	to = status_of(&is);
+	settle_status(&was, &is);
+	settle_attempts(&was, &is);
+	if (column_changed(&was, &is, JQ_JOB_PAYLOAD) ||
+		column_changed(&was, &is, JQ_JOB_JOB_TYPE) ||
+		column_changed(&was, &is, JQ_JOB_SCHEDULED_AT) ||
+		column_changed(&was, &is, JQ_JOB_TIMEOUT) ||
+		column_changed(&was, &is, JQ_JOB_BACKOFF) ||
+		column_changed(&was, &is, JQ_JOB_UNIQUE_KEY) ||
+		column_changed(&was, &is, JQ_JOB_STAGE))
+		validate_values(&is);
+	set_column(&is, JQ_JOB_UPDATED_AT,
+			   TimestampTzGetDatum(GetCurrentTimestamp()));
+
+	if (from == JQ_STATUS_RUNNING && to != from)
+	{
+		static const char *const run_status[JQ_STATUS_COUNT] = {
+			[JQ_STATUS_QUEUED] = "released",
+			[JQ_STATUS_COMPLETED] = "completed",
+			[JQ_STATUS_FAILED] = "failed",
+			[JQ_STATUS_ERROR] = "failed",
+			[JQ_STATUS_CANCELLED] = "cancelled"
+		};
+
+		end_claim(trigger->tg_trigtuple, trigger->tg_relation, run_status[to],
+				  int_column(&is, JQ_JOB_ATTEMPTS) >=
+				  int_column(&was, JQ_JOB_ATTEMPTS),
+				  "ended by an UPDATE of jobs_queue");
+	}
+	if (jq_job_status_is_final(from) != jq_job_status_is_final(to))
+		note_moving(DatumGetInt64(column_of(&was, JQ_JOB_ID)));
+	return store_row(&is, trigger->tg_newtuple);
+}
+
+/* Anybody who may delete may delete; a claim that ends so leaves its run. */
+static HeapTuple
+guard_delete(TriggerData *trigger)
+{
+	Row			row;
+
+	read_row(&row, trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation));
+	if (!row_is_moving(DatumGetInt64(column_of(&row, JQ_JOB_ID))) &&
+		status_of(&row) == JQ_STATUS_RUNNING)
+		end_claim(trigger->tg_trigtuple, trigger->tg_relation, "cancelled",
+				  true, "ended by a DELETE from jobs_queue");
+	return trigger->tg_trigtuple;
+}
+
+/* ---- rows ---- */
+
+static void
+read_row(Row *row, HeapTuple tuple, TupleDesc desc)
+{
+	row->desc = desc;
+	memset(row->replaced, 0, sizeof(row->replaced));
+	for (int i = 0; i < JQ_JOB_NCOLUMNS; i++)
+		row->values[i] = heap_getattr(tuple, i + 1, desc, &row->nulls[i]);
+}
+
+static HeapTuple
+store_row(Row *row, HeapTuple tuple)
+{
+	int			columns[JQ_JOB_NCOLUMNS];
+	Datum		values[JQ_JOB_NCOLUMNS];
+	bool		nulls[JQ_JOB_NCOLUMNS];
+	int			n = 0;
+
+	for (int i = 0; i < JQ_JOB_NCOLUMNS; i++)
+	{
+		if (!row->replaced[i])
+			continue;
+		columns[n] = i + 1;
+		values[n] = row->values[i];
+		nulls[n++] = row->nulls[i];
+	}
+	return n == 0 ? tuple :
+		heap_modify_tuple_by_cols(tuple, row->desc, n, columns, values, nulls);
+}
+
+static void
+set_column(Row *row, int column, Datum value)
+{
+	row->values[column - 1] = value;
+	row->nulls[column - 1] = false;
+	row->replaced[column - 1] = true;
+}
+
+static void
+clear_column(Row *row, int column)
+{
+	row->values[column - 1] = (Datum) 0;
+	row->nulls[column - 1] = true;
+	row->replaced[column - 1] = true;
+}
+
+static bool
+is_null(const Row *row, int column)
+{
+	return row->nulls[column - 1];
+}
+
+/* A value that must be there. */
+static Datum
+column_of(const Row *row, int column)
+{
+	if (is_null(row, column))
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("%s must not be null",
+						NameStr(TupleDescAttr(row->desc, column - 1)->attname))));
+	return row->values[column - 1];
+}
+
+static char *
+text_column(const Row *row, int column)
+{
+	return TextDatumGetCString(column_of(row, column));
+}
+
+static int
+int_column(const Row *row, int column)
+{
+	Datum		value = column_of(row, column);
+
+	return TupleDescAttr(row->desc, column - 1)->atttypid == INT2OID ?
+		DatumGetInt16(value) : DatumGetInt32(value);
+}
+
+static JqStatus
+status_of(const Row *row)
+{
+	return jq_job_status(text_column(row, JQ_JOB_STATUS));
+}
+
+/* ---- new jobs ---- */
+
+static void
+fill_defaults(Row *row)
+{
+	char	   *job_type = text_column(row, JQ_JOB_JOB_TYPE);
+
+	jq_name_check_required(job_type, "job_type");
+	if (is_null(row, JQ_JOB_MAX_ATTEMPTS))
+		set_column(row, JQ_JOB_MAX_ATTEMPTS,
+				   Int16GetDatum(jq_job_type(job_type)->max_attempts));
+}
+
+/*
+ * Jobs start queued.  Whoever owns the tables may also bring rows in any
+ * status that fits them, as a restore does.
+ */
+static void
+check_new_status(Row *row)
+{
+	JqStatus	status = status_of(row);
+	bool		is_import = member_can_set_role(GetUserId(), jq_catalog()->owner);
+	bool		is_consistent;
+
+	if (is_null(row, JQ_JOB_CLAIM_NO) || is_null(row, JQ_JOB_ATTEMPTS))
+		return;					/* the NOT NULL constraint says so */
+	if (!is_import)
+	{
+		if (status != JQ_STATUS_QUEUED)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("a job cannot start as %s",
+							jq_job_status_name(status)),
+					 errhint("Insert it with status \"queued\".")));
+		if (int_column(row, JQ_JOB_CLAIM_NO) != 0 ||
+			int_column(row, JQ_JOB_ATTEMPTS) != 0 ||
+			int_column(row, JQ_JOB_CRASHES) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("a job cannot start with attempts, claim_no or crashes other than 0")));
+	}
+
+	is_consistent = status == JQ_STATUS_RUNNING ?
+		int_column(row, JQ_JOB_CLAIM_NO) > 0 && !is_null(row, JQ_JOB_LOCKED_BY) :
+		is_null(row, JQ_JOB_LOCKED_BY);
+	if (status == JQ_STATUS_BLOCKED)
+		is_consistent &= int_column(row, JQ_JOB_WAITING_FOR) > 0;
+	if (!is_consistent)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a job cannot start as %s", jq_job_status_name(status)),
+				 status == JQ_STATUS_BLOCKED ?
+				 errhint("Use depends_on of enqueue_job().") :
+				 errhint("Insert it with status \"queued\"; only a claim makes a job running.")));
+	if (status == JQ_STATUS_QUEUED &&
+		int_column(row, JQ_JOB_ATTEMPTS) >= int_column(row, JQ_JOB_MAX_ATTEMPTS))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_attempts must be greater than attempts")));
+}
+
+/* A primary key reaches over one leaf only. */
+static void
+check_unknown_id(TriggerData *trigger, int64 id)
+{
+	const JqCatalog *catalog = jq_catalog();
+	bool		is_live =
+		RelationGetRelid(trigger->tg_relation) == catalog->jobs_queue_live;
+	Relation	other;
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		is_found;
+
+	other = table_open(is_live ? catalog->jobs_queue_done :
+					   catalog->jobs_queue_live, AccessShareLock);
+	ScanKeyInit(&key, JQ_JOB_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(id));
+	scan = systable_beginscan(other, is_live ? catalog->jobs_queue_done_pkey :
+							  catalog->jobs_queue_live_pkey,
+							  true, SnapshotSelf, 1, &key);
+	is_found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(other, AccessShareLock);
+	if (is_found)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("job " INT64_FORMAT " already exists", id)));
+}
+
+/* Jobs belong to whoever enqueues them; nobody can enqueue as another. */
+static void
+set_new_owner(Row *row)
+{
+	if (is_null(row, JQ_JOB_OWNER))
+	{
+		if (!jq_job_status_is_final(status_of(row)))
+			set_column(row, JQ_JOB_OWNER, ObjectIdGetDatum(jq_scope_caller()));
+	}
+	else if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
+		jq_ownership_check(GetUserId(),
+						   DatumGetObjectId(column_of(row, JQ_JOB_OWNER)), "job");
+}
+
+static void
+validate_values(const Row *row)
+{
+	char	   *job_type = text_column(row, JQ_JOB_JOB_TYPE);
+	JqBackoff	backoff;
+
+	jq_name_check_required(job_type, "job_type");
+	jq_validate_payload(column_of(row, JQ_JOB_PAYLOAD));
+	if (strcmp(job_type, JQ_SQL_JOB_TYPE) == 0)
+		jq_validate_sql_payload(column_of(row, JQ_JOB_PAYLOAD));
+	jq_validate_instant(DatumGetTimestampTz(column_of(row, JQ_JOB_SCHEDULED_AT)),
+						"scheduled_at");
+	if (int_column(row, JQ_JOB_MAX_ATTEMPTS) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_attempts must be between %d and %d", 1, 1000)));
+	jq_name_check(text_column(row, JQ_JOB_STAGE), "stage", 0, 255);
+	if (!is_null(row, JQ_JOB_UNIQUE_KEY))
+		jq_name_check(text_column(row, JQ_JOB_UNIQUE_KEY), "unique_key", 1, 512);
+	if (!is_null(row, JQ_JOB_GROUP_KEY))
+		jq_name_check(text_column(row, JQ_JOB_GROUP_KEY), "group_key", 1, 512);
+	if (!is_null(row, JQ_JOB_TIMEOUT))
+		jq_interval_us(DatumGetIntervalP(column_of(row, JQ_JOB_TIMEOUT)),
+					   "timeout", 1, MAX_TIMEOUT_US);
+	if (!is_null(row, JQ_JOB_BACKOFF))
+		jq_backoff_parse(DatumGetJsonbP(column_of(row, JQ_JOB_BACKOFF)),
+						 "backoff", &backoff);
+}
+
+/* ---- changes ---- */
+
+/* What DML may not write at all, and what only the owner's friends may. */
+static void
+check_protected(const Row *was, const Row *is)
+{
+	static const int fixed[] = {JQ_JOB_ID, JQ_JOB_CLAIM_NO, JQ_JOB_HOLDER,
+	JQ_JOB_IDEMPOTENCY_KEY};
+	static const int owned[] = {JQ_JOB_OWNER, JQ_JOB_JOB_TYPE, JQ_JOB_PAYLOAD};
+
+	for (int i = 0; i < lengthof(fixed); i++)
+		if (column_changed(was, is, fixed[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("column \"%s\" of a job cannot be changed",
+							NameStr(TupleDescAttr(was->desc, fixed[i] - 1)->attname))));
+	for (int i = 0; i < lengthof(owned); i++)
+	{
+		if (!column_changed(was, is, owned[i]))
+			continue;
+		if (!is_null(was, JQ_JOB_OWNER))
+			jq_ownership_check(GetUserId(),
+							   DatumGetObjectId(column_of(was, JQ_JOB_OWNER)), "job");
+		if (!is_null(is, JQ_JOB_OWNER))
+			jq_ownership_check(GetUserId(),
+							   DatumGetObjectId(column_of(is, JQ_JOB_OWNER)), "job");
+		if (is_null(was, JQ_JOB_OWNER))
+			jq_ownership_check(GetUserId(), jq_catalog()->owner, "job");
+	}
+}
+
+static bool
+column_changed(const Row *was, const Row *is, int column)
+{
+	Form_pg_attribute attr = TupleDescAttr(was->desc, column - 1);
+
+	if (is_null(was, column) || is_null(is, column))
+		return is_null(was, column) != is_null(is, column);
+	return !datum_image_eq(was->values[column - 1], is->values[column - 1],
+						   attr->attbyval, attr->attlen);
+}
+
+static void
+check_transition(const Row *was, const Row *is)
+{
+	JqStatus	from = status_of(was);
+	JqStatus	to = status_of(is);
+	int64		id = DatumGetInt64(column_of(was, JQ_JOB_ID));
+
+	if (from != to &&
+		(to == JQ_STATUS_RUNNING || to == JQ_STATUS_BLOCKED ||
+		 !jq_job_transition_is_legal(from, to)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("job " INT64_FORMAT " cannot go from %s to %s", id,
+						jq_job_status_name(from), jq_job_status_name(to)),
+				 to == JQ_STATUS_RUNNING ?
+				 errhint("Only claim_next_job() and claim_jobs() make a job running.") :
+				 to == JQ_STATUS_BLOCKED ?
+				 errhint("Only depends_on of enqueue_job() makes a job blocked.") :
+				 errhint("Requeue it first: UPDATE jobs_queue SET status = 'queued' ...")));
+	if (from == JQ_STATUS_RUNNING && to == from &&
+		(column_changed(was, is, JQ_JOB_LOCKED_BY) ||
+		 column_changed(was, is, JQ_JOB_LOCKED_AT)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the holder of job " INT64_FORMAT " cannot be changed", id),
+				 errhint("Set status to \"queued\" to take the job from its worker.")));
+	if (to == JQ_STATUS_QUEUED && is_null(is, JQ_JOB_OWNER))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the owner of job " INT64_FORMAT " no longer exists", id),
+				 errhint("Set owner in the same UPDATE.")));
+}
+
+/* The columns that follow from the status. */
+static void
+settle_status(const Row *was, Row *is)
+{
+	static const int of_claim[] = {
+		JQ_JOB_LOCKED_BY, JQ_JOB_LOCKED_AT, JQ_JOB_LEASE_EXPIRES_AT,
+		JQ_JOB_CANCEL_REQUESTED_AT, JQ_JOB_HOLDER
+	};
+	JqStatus	from = status_of(was);
+	JqStatus	to = status_of(is);
+
+	if (to != JQ_STATUS_RUNNING)
+		for (int i = 0; i < lengthof(of_claim); i++)
+			clear_column(is, of_claim[i]);
+	if (from == to)
+		return;
+	if (jq_job_status_is_final(to))
+	{
+		if (!column_changed(was, is, JQ_JOB_FINISHED_AT))
+			set_column(is, JQ_JOB_FINISHED_AT,
+					   TimestampTzGetDatum(GetCurrentTimestamp()));
+	}
+	else
+	{
+		clear_column(is, JQ_JOB_FINISHED_AT);
+		clear_column(is, JQ_JOB_RESULT);
+		set_column(is, JQ_JOB_WAITING_FOR, Int32GetDatum(0));
+	}
+}
+
+/* A requeued job has all its attempts, unless the UPDATE says otherwise. */
+static void
+settle_attempts(const Row *was, Row *is)
+{
+	JqStatus	from = status_of(was);
+	JqStatus	to = status_of(is);
+
+	if (to != JQ_STATUS_QUEUED)
+		return;
+	if (jq_job_status_is_final(from))
+	{
+		if (!column_changed(was, is, JQ_JOB_ATTEMPTS))
+			set_column(is, JQ_JOB_ATTEMPTS, Int16GetDatum(0));
+		if (!column_changed(was, is, JQ_JOB_CRASHES))
+			set_column(is, JQ_JOB_CRASHES, Int16GetDatum(0));
+	}
+	if (int_column(is, JQ_JOB_ATTEMPTS) < 0 ||
+		int_column(is, JQ_JOB_ATTEMPTS) >= int_column(is, JQ_JOB_MAX_ATTEMPTS))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("attempts of a queued job must be from 0 to less than max_attempts"),
+				 errhint("Set attempts = 0, or raise max_attempts.")));
+}
+
+/* Records the run of a claim that plain DML ends. */
+static void
+end_claim(HeapTuple tuple, Relation rel, const char *status, bool charged,
+		  const char *error)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
+													&TTSOpsHeapTuple);
+	JqRun		run = {.status = status,.charged = charged,.error = error};
+	JqJob		job;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	ExecStoreHeapTuple(tuple, slot, false);
+	jq_job_read(slot, &job);
+	run.finished_at = GetCurrentTimestamp();
+	if (strcmp(status, "completed") == 0)
+		run.error = NULL;
+	jq_job_record_run(&job, &run);
+	jq_scope_leave();
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+static void
+note_moving(int64 id)
+{
+	moving.id = id;
+	moving.subxact = GetCurrentSubTransactionId();
+	moving.command = GetCurrentCommandId(false);
+}
+
+static bool
+row_is_moving(int64 id)
+{
+	return moving.id != 0 && moving.id == id &&
+		moving.subxact == GetCurrentSubTransactionId() &&
+		moving.command == GetCurrentCommandId(false);
+}
+
+/* ---- after the fact ---- */
+
+/* A job that the server runs is looked for as soon as it is committed. */
+static void
+wake_for(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		status = heap_getattr(tuple, JQ_JOB_STATUS, desc, &isnull);
+	Datum		job_type;
+
+	if (isnull || strcmp(TextDatumGetCString(status), "queued") != 0)
+		return;
+	job_type = heap_getattr(tuple, JQ_JOB_JOB_TYPE, desc, &isnull);
+	if (jq_job_type(TextDatumGetCString(job_type))->runner == JQ_RUNNER_SQL)
+		jq_wake_at_commit();
+}
+
+/* AFTER INSERT ON jobs_queue_done FOR EACH ROW WHEN (completed) */
+Datum
+jobqueue_release_dependents(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	bool		isnull;
+	Datum		id;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"_release_dependents\" must be called as a trigger")));
+	/* The functions that complete jobs see to this themselves. */
+	if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
+	{
+		id = heap_getattr(trigger->tg_trigtuple, JQ_JOB_ID,
+						  RelationGetDescr(trigger->tg_relation), &isnull);
+		jq_scope_enter(JQ_WRITE_ENGINE);
+		jq_dependencies_release(DatumGetInt64(id));
+		jq_scope_leave();
+	}
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,245 @@
+/*-------------------------------------------------------------------------
+ *
+ * job_types.c
+ *	  Settings of job types, cached.
+ *
+ * A statement trigger on job_types sends a relcache invalidation for the
+ * table, which empties the cache of every backend.  What a row leaves NULL is
+ * filled from the jobqueue.* settings at each look-up, because those change
+ * without a message.  Job types without a row are cached too.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "base/config.h"
+#include "base/scope.h"
+#include "base/statement.h"
+#include "queue/job_types.h"
+
+/* More names than this are not worth remembering: start afresh. */
+#define MAX_CACHED_TYPES 10000
+
+typedef struct CachedJobType
+{
+	JqJobType	settings;		/* name first: it is the hash key */
+	bool		is_loaded;
+	bool		has_max_attempts;
+	bool		has_backoff;
+	bool		has_lease;
+	bool		has_batch_size;
+} CachedJobType;
+
+static MemoryContext cache_context = NULL;
+static HTAB *cache = NULL;
+static Oid	cached_relation = InvalidOid;
+static bool cache_is_stale = false;
+
+static JqStatement select_job_type = {
+	.text = "SELECT runner, owner::pg_catalog.oid, command, enabled,"
+	" max_attempts::pg_catalog.int4, backoff, lease, timeout, batch_size,"
+	" dead_letter, keep_completed"
+	" FROM @.job_types WHERE job_type = $1",
+	.nargs = 1,
+	.argtypes = {TEXTOID}
+};
+
+static JqStatement select_names = {
+	.text = "SELECT job_type FROM @.job_types"
+	" WHERE runner = $1 ORDER BY job_type",
+	.nargs = 1,
+	.argtypes = {TEXTOID}
+};
+
+static void prepare_cache(void);
+static void load_row(CachedJobType *entry);
+static void read_row(CachedJobType *entry);
+static JqRunner runner_from_name(const char *name);
+static bool read_column(int column, Datum *value);
+static void apply_defaults(CachedJobType *entry);
+static void forget_job_types(Datum arg, Oid relid);
+
+const JqJobType *
+jq_job_type(const char *name)
+{
+	char		key[sizeof(((JqJobType *) NULL)->name)];
+	CachedJobType *entry;
+	bool		found;
+
+	prepare_cache();
+	strlcpy(key, name, sizeof(key));
+	entry = hash_search(cache, key, HASH_ENTER, &found);
+	if (!found)
+		entry->is_loaded = false;
+	if (!entry->is_loaded)
+		load_row(entry);
+	apply_defaults(entry);
+	return &entry->settings;
+}
+
+/* An empty cache for the job_types table of now. */
+static void
+prepare_cache(void)
+{
+	Oid			relation = jq_catalog()->job_types;
+	HASHCTL		info;
+
+	if (cache_context == NULL)
+	{
+		cache_context = AllocSetContextCreate(TopMemoryContext,
+											  "jobqueue job types",
+											  ALLOCSET_DEFAULT_SIZES);
+		CacheRegisterRelcacheCallback(forget_job_types, (Datum) 0);
+	}
+	if (cache != NULL && !cache_is_stale && relation == cached_relation &&
+		hash_get_num_entries(cache) < MAX_CACHED_TYPES)
+		return;
+
+	cache = NULL;
+	MemoryContextReset(cache_context);
+	info.keysize = sizeof(((JqJobType *) NULL)->name);
+	info.entrysize = sizeof(CachedJobType);
+	info.hcxt = cache_context;
+	cache = hash_create("jobqueue job types", 64, &info,
+						HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	cached_relation = relation;
+	cache_is_stale = false;
+}
+
+/*
+ * Reads the newest row, whatever the age of the transaction's snapshot: the
+ * cache outlives the transaction.
+ */
+static void
+load_row(CachedJobType *entry)
+{
+	Datum		values[1];
+	char		name[sizeof(entry->settings.name)];
+	uint64		rows;
+
+	strlcpy(name, entry->settings.name, sizeof(name));
+	memset(entry, 0, sizeof(CachedJobType));
+	strlcpy(entry->settings.name, name, sizeof(name));
+	entry->settings.is_enabled = true;
+	entry->settings.runner = strcmp(name, JQ_SQL_JOB_TYPE) == 0 ?
+		JQ_RUNNER_SQL : JQ_RUNNER_EXTERNAL;
+
+	jq_scope_enter_read_only();
+	values[0] = CStringGetTextDatum(name);
+	PushActiveSnapshot(GetLatestSnapshot());
+	rows = jq_statement_query(&select_job_type, values, NULL, 1);
+	PopActiveSnapshot();
+	if (rows > 0)
+		read_row(entry);
+	jq_scope_leave();
+	entry->is_loaded = true;
+}
+
+static void
+read_row(CachedJobType *entry)
+{
+	JqJobType  *settings = &entry->settings;
+	Datum		value;
+
+	settings->runner =
+		runner_from_name(TextDatumGetCString(jq_statement_value(0, 1)));
+	if (read_column(2, &value))
+		settings->owner = DatumGetObjectId(value);
+	if (read_column(3, &value))
+		settings->command = MemoryContextStrdup(cache_context,
+												TextDatumGetCString(value));
+	settings->is_enabled = DatumGetBool(jq_statement_value(0, 4));
+	entry->has_max_attempts = read_column(5, &value);
+	if (entry->has_max_attempts)
+		settings->max_attempts = DatumGetInt32(value);
+	entry->has_backoff = read_column(6, &value);
+	if (entry->has_backoff)
+		jq_backoff_parse(DatumGetJsonbP(value), "backoff", &settings->backoff);
+	entry->has_lease = read_column(7, &value);
+	if (entry->has_lease)
+		settings->lease_us = jq_interval_us(DatumGetIntervalP(value), "lease",
+											1, PG_INT64_MAX);
+	if (read_column(8, &value))
+		settings->timeout_us = jq_interval_us(DatumGetIntervalP(value),
+											  "timeout", 1, PG_INT64_MAX);
+	entry->has_batch_size = read_column(9, &value);
+	if (entry->has_batch_size)
+		settings->batch_size = DatumGetInt32(value);
+	settings->dead_letter = DatumGetBool(jq_statement_value(0, 10));
+	settings->has_keep_completed = read_column(11, &value);
+	if (settings->has_keep_completed)
+		settings->keep_completed_us = jq_interval_us(DatumGetIntervalP(value),
+													 "keep_completed",
+													 0, PG_INT64_MAX);
+}
+
+static bool
+read_column(int column, Datum *value)
+{
+	bool		isnull;
+
+	*value = jq_statement_nullable(0, column, &isnull);
+	return !isnull;
+}
+
+static JqRunner
+runner_from_name(const char *name)
+{
+	if (strcmp(name, "sql") == 0)
+		return JQ_RUNNER_SQL;
+	if (strcmp(name, "http") == 0)
+		return JQ_RUNNER_HTTP;
+	return JQ_RUNNER_EXTERNAL;
+}
+
+static void
+apply_defaults(CachedJobType *entry)
+{
+	JqJobType  *settings = &entry->settings;
+
+	if (!entry->has_max_attempts)
+		settings->max_attempts = jq_config_max_attempts;
+	if (!entry->has_backoff)
+		jq_backoff_default(&settings->backoff);
+	if (!entry->has_lease)
+		settings->lease_us = (int64) jq_config_lease * USECS_PER_SEC;
+	if (!entry->has_batch_size)
+		settings->batch_size = jq_config_batch_size;
+}
+
+static void
+forget_job_types(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == cached_relation)
+		cache_is_stale = true;
+}
+
+List *
+jq_job_types_with_runner(JqRunner runner)
+{
+	static const char *const names[] = {"external", "sql", "http"};
+	Datum		values[1] = {CStringGetTextDatum(names[runner])};
+	uint64		rows = jq_statement_query(&select_names, values, NULL, 0);
+	List	   *types = NIL;
+
+	for (uint64 i = 0; i < rows; i++)
+	{
+		char	   *name = TextDatumGetCString(jq_statement_value(i, 1));
+
+		if (strcmp(name, JQ_SQL_JOB_TYPE) != 0)
+			types = lappend(types, name);
+	}
+	if (runner == JQ_RUNNER_SQL)
+		types = lappend(types, pstrdup(JQ_SQL_JOB_TYPE));
+	return types;
+}

@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ *
+ * job_types.h
+ *	  Settings of job types, cached.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_JOB_TYPES_H
+#define JQ_JOB_TYPES_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "queue/backoff.h"
+
+/* The built-in job type whose command is in the payload; see enqueue_sql. */
+#define JQ_SQL_JOB_TYPE "sql"
+
+typedef enum JqRunner
+{
+	JQ_RUNNER_EXTERNAL,
+	JQ_RUNNER_SQL,
+	JQ_RUNNER_HTTP
+} JqRunner;
+
+/* Every field has its effective value: jobqueue.* where the row says NULL. */
+typedef struct JqJobType
+{
+	char		name[256];
+	JqRunner	runner;
+	Oid			owner;			/* InvalidOid: no row, or role is gone */
+	char	   *command;		/* NULL: none, or in the payload */
+	bool		is_enabled;
+	int			max_attempts;
+	JqBackoff	backoff;
+	int64		lease_us;
+	int64		timeout_us;		/* 0: none */
+	int			batch_size;
+	bool		dead_letter;
+	bool		has_keep_completed;
+	int64		keep_completed_us;
+} JqJobType;
+
+/*
+ * The settings of a job type, whether it has a row or not.  Valid
+ * until the next call that may process invalidations; copy what must
+ * live longer.
+ */
+extern const JqJobType *jq_job_type(const char *name);
+
+/*
+ * The names of the job types that have this runner, the built-in "sql"
+ * included.  Inside a scope.
+ */
+extern List *jq_job_types_with_runner(JqRunner runner);
+
+#endif							/* JQ_JOB_TYPES_H */

@@ -1,0 +1,606 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolve.c
+ *	  Ending claims, and the other transitions of a single job.
+ *
+ * Every function here locks the job's row first, decides on what the locked
+ * version says, and writes the next version.  A row that was moved to the
+ * other leaf or deleted meanwhile reads as "not there".
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/pg_prng.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "base/compat.h"
+#include "base/config.h"
+#include "base/scope.h"
+#include "base/statement.h"
+#include "base/table.h"
+#include "queue/dependencies.h"
+#include "queue/job.h"
+#include "queue/job_types.h"
+#include "queue/resolve.h"
+
+/* A locked job and the version that will follow it. */
+typedef struct Change
+{
+	JqTable		table;
+	TupleTableSlot *row;
+	TupleTableSlot *next;
+	JqJob		job;
+	TimestampTz now;
+} Change;
+
+/*
+ * Running jobs whose holder may be gone: outside workers by their lease,
+ * workers of this server by their incarnation, where one is given.
+ */
+static JqStatement select_reclaimable = {
+	.text = "SELECT ctid, holder, locked_by FROM @.jobs_queue_live"
+	" WHERE status = 'running' AND CASE WHEN $2 IS NULL OR holder IS NULL"
+	" THEN coalesce(lease_expires_at < $1, true) ELSE true END"
+	" LIMIT $3",
+	.nargs = 3,
+	.argtypes = {TIMESTAMPTZOID, INT8OID, INT8OID}
+};
+
+static bool begin_change(Change *change, Oid leaf, int64 job_id);
+static bool begin_held_change(Change *change, const JqHeld *held);
+static void end_change(Change *change);
+static void write_in_place(Change *change);
+static void write_move(Change *change, Oid target);
+static void begin_update_of(Change *change);
+static void finish_claim(Change *change, const JqOutcome *outcome);
+static void complete(Change *change, bool has_result, Datum result,
+					 const char *error);
+static void fail(Change *change, const JqOutcome *outcome, JqRun *run);
+static void requeue_later(Change *change, TimestampTz at, bool charged);
+static void end_without_success(Change *change, JqStatus status);
+static TimestampTz retry_instant(const Change *change,
+								 const JqOutcome *outcome);
+static void begin_fresh_start(Change *change);
+pg_noreturn static void report_unknown_job(int64 job_id);
+static bool row_is_looked_after(uint64 row, int64 incarnation,
+								bool (*is_alive) (const pg_uuid_t *worker));
+static bool reclaim_one(ItemPointer tid, int64 incarnation);
+static bool same_worker(const pg_uuid_t *a, const pg_uuid_t *b);
+
+/* Locks a job of one leaf; false, with nothing open, when it is not there. */
+static bool
+begin_change(Change *change, Oid leaf, int64 job_id)
+{
+	const JqCatalog *catalog = jq_catalog();
+
+	jq_table_open(&change->table, leaf);
+	change->row = jq_table_slot(&change->table);
+	if (!jq_table_lock_by_id(&change->table,
+							 leaf == catalog->jobs_queue_live ?
+							 catalog->jobs_queue_live_pkey :
+							 catalog->jobs_queue_done_pkey,
+							 job_id, change->row))
+	{
+		jq_table_close(&change->table);
+		return false;
+	}
+	jq_job_read(change->row, &change->job);
+	change->next = NULL;
+	change->now = GetCurrentTimestamp();
+	return true;
+}
+
+/* Locks a job that this worker holds, under this claim. */
+static bool
+begin_held_change(Change *change, const JqHeld *held)
+{
+	if (!begin_change(change, jq_catalog()->jobs_queue_live, held->job_id))
+		return false;
+	if (change->job.status == JQ_STATUS_RUNNING && change->job.is_held &&
+		same_worker(&change->job.locked_by, &held->worker) &&
+		(held->claim_no == 0 || held->claim_no == change->job.claim_no))
+		return true;
+	end_change(change);
+	return false;
+}
+
+static void
+end_change(Change *change)
+{
+	jq_table_close(&change->table);
+}
+
+static void
+begin_update_of(Change *change)
+{
+	change->next = jq_table_new_row(&change->table);
+	jq_job_begin_change(change->row, change->next, change->now);
+}
+
+static void
+write_in_place(Change *change)
+{
+	jq_table_update(&change->table, change->row, change->next);
+}
+
+static void
+write_move(Change *change, Oid target)
+{
+	JqTable		to;
+
+	jq_table_open(&to, target);
+	jq_job_move(&change->table, &to, change->row, change->next);
+	jq_table_close(&to);
+}
+
+static bool
+same_worker(const pg_uuid_t *a, const pg_uuid_t *b)
+{
+	return memcmp(a, b, sizeof(pg_uuid_t)) == 0;
+}
+
+bool
+jq_resolve(const JqHeld *held, const JqOutcome *outcome)
+{
+	Change		change;
+	bool		is_held;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	is_held = begin_held_change(&change, held);
+	if (is_held)
+	{
+		finish_claim(&change, outcome);
+		end_change(&change);
+		if (outcome->kind == JQ_OUTCOME_COMPLETED)
+			jq_dependencies_release(held->job_id);
+	}
+	jq_scope_leave();
+	return is_held;
+}
+
+/* Writes the next version of a running job, and the run. */
+static void
+finish_claim(Change *change, const JqOutcome *outcome)
+{
+	JqRun		run = {0};
+
+	begin_update_of(change);
+	run.finished_at = change->now;
+	run.charged = true;
+	run.error = outcome->error ? jq_job_clip_error(outcome->error) : NULL;
+	run.has_result = outcome->has_result;
+	run.result = outcome->result;
+
+	switch (outcome->kind)
+	{
+		case JQ_OUTCOME_COMPLETED:
+			run.status = "completed";
+			complete(change, outcome->has_result, outcome->result, run.error);
+			break;
+		case JQ_OUTCOME_FAILED:
+			run.status = "failed";
+			fail(change, outcome, &run);
+			break;
+		case JQ_OUTCOME_EXPIRED:
+			run.status = "expired";
+			run.error = "lease expired";
+			fail(change, outcome, &run);
+			break;
+		case JQ_OUTCOME_RELEASED:
+			run.status = "released";
+			run.charged = false;
+			if (change->job.cancel_requested)
+			{
+				run.status = "cancelled";
+				end_without_success(change, JQ_STATUS_CANCELLED);
+			}
+			else
+				requeue_later(change, outcome->has_retry_at ?
+							  outcome->retry_at : change->job.scheduled_at, false);
+			break;
+		case JQ_OUTCOME_CRASHED:
+			run.status = "crashed";
+			run.charged = false;
+			run.error = "the server crashed while it ran this job";
+			jq_job_set(change->next, JQ_JOB_CRASHES,
+					   Int16GetDatum(change->job.crashes + 1));
+			jq_job_set(change->next, JQ_JOB_LAST_ERROR,
+					   CStringGetTextDatum(run.error));
+			if (change->job.crashes + 1 >= jq_config_crash_limit)
+				end_without_success(change,
+									jq_job_type(change->job.job_type)->dead_letter ?
+									JQ_STATUS_ERROR : JQ_STATUS_FAILED);
+			else
+				requeue_later(change, change->job.scheduled_at, false);
+			break;
+	}
+	jq_job_record_run(&change->job, &run);
+}
+
+/* To the done leaf, or away where completed jobs are not kept. */
+static void
+complete(Change *change, bool has_result, Datum result, const char *error)
+{
+	const JqJobType *type = jq_job_type(change->job.job_type);
+
+	if (type->has_keep_completed && type->keep_completed_us == 0)
+	{
+		jq_table_delete(&change->table, change->row);
+		return;
+	}
+	jq_job_clear_claim(change->next);
+	jq_job_set_status(change->next, &change->job, JQ_STATUS_COMPLETED);
+	jq_job_set(change->next, JQ_JOB_FINISHED_AT,
+			   TimestampTzGetDatum(change->now));
+	if (has_result)
+		jq_job_set(change->next, JQ_JOB_RESULT, result);
+	if (error != NULL)
+		jq_job_set(change->next, JQ_JOB_LAST_ERROR, CStringGetTextDatum(error));
+	write_move(change, jq_catalog()->jobs_queue_done);
+}
+
+/* A charged end without success: another attempt, or the end of the job. */
+static void
+fail(Change *change, const JqOutcome *outcome, JqRun *run)
+{
+	JqJob	   *job = &change->job;
+
+	if (run->error == NULL)
+		run->error = "unknown error";
+	jq_job_set(change->next, JQ_JOB_LAST_ERROR,
+			   CStringGetTextDatum(run->error));
+	if (job->cancel_requested)
+	{
+		run->status = "cancelled";
+		end_without_success(change, JQ_STATUS_CANCELLED);
+	}
+	else if (outcome->is_permanent || job->attempts >= job->max_attempts)
+		end_without_success(change, jq_job_type(job->job_type)->dead_letter ?
+							JQ_STATUS_ERROR : JQ_STATUS_FAILED);
+	else
+		requeue_later(change, retry_instant(change, outcome), true);
+}
+
+static TimestampTz
+retry_instant(const Change *change, const JqOutcome *outcome)
+{
+	const JqJob *job = &change->job;
+	JqBackoff	backoff;
+
+	if (outcome->kind == JQ_OUTCOME_EXPIRED)
+		return job->scheduled_at;
+	if (outcome->has_retry_at)
+		return outcome->retry_at;
+	if (job->has_backoff)
+		jq_backoff_parse(DatumGetJsonbP(job->backoff), "backoff", &backoff);
+	else
+		backoff = jq_job_type(job->job_type)->backoff;
+	return change->now +
+		jq_backoff_delay(&backoff, job->attempts,
+						 pg_prng_double(&pg_global_prng_state));
+}
+
+/* An uncharged end gives the attempt back. */
+static void
+requeue_later(Change *change, TimestampTz at, bool charged)
+{
+	jq_job_clear_claim(change->next);
+	jq_job_set_status(change->next, &change->job, JQ_STATUS_QUEUED);
+	jq_job_set(change->next, JQ_JOB_SCHEDULED_AT, TimestampTzGetDatum(at));
+	if (!charged)
+		jq_job_set(change->next, JQ_JOB_ATTEMPTS,
+				   Int16GetDatum(Max(change->job.attempts - 1, 0)));
+	write_in_place(change);
+}
+
+static void
+end_without_success(Change *change, JqStatus status)
+{
+	jq_job_clear_claim(change->next);
+	jq_job_set_status(change->next, &change->job, status);
+	jq_job_set(change->next, JQ_JOB_FINISHED_AT,
+			   TimestampTzGetDatum(change->now));
+	write_move(change, jq_catalog()->jobs_queue_done);
+}
+
+bool
+jq_resolve_heartbeat(const JqHeld *held, int64 extend_us,
+					 bool has_progress, Datum progress)
+{
+	Change		change;
+	bool		goes_on;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	goes_on = begin_held_change(&change, held);
+	if (goes_on)
+	{
+		if (extend_us == 0)
+			extend_us = jq_job_type(change.job.job_type)->lease_us;
+		begin_update_of(&change);
+		jq_job_set(change.next, JQ_JOB_LEASE_EXPIRES_AT,
+				   TimestampTzGetDatum(change.now + extend_us));
+		if (has_progress)
+			jq_job_set(change.next, JQ_JOB_PROGRESS, progress);
+		write_in_place(&change);
+		goes_on = !change.job.cancel_requested;
+		end_change(&change);
+	}
+	jq_scope_leave();
+	return goes_on;
+}
+
+bool
+jq_resolve_set_stage(const JqHeld *held, const char *stage)
+{
+	Change		change;
+	bool		is_held;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	is_held = begin_held_change(&change, held);
+	if (is_held)
+	{
+		begin_update_of(&change);
+		jq_job_set(change.next, JQ_JOB_STAGE, CStringGetTextDatum(stage));
+		write_in_place(&change);
+		end_change(&change);
+	}
+	jq_scope_leave();
+	return is_held;
+}
+
+bool
+jq_resolve_complete_unheld(int64 job_id, bool has_result, Datum result)
+{
+	const JqCatalog *catalog;
+	Change		change;
+	bool		done = false;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	catalog = jq_catalog();
+	if (begin_change(&change, catalog->jobs_queue_live, job_id))
+	{
+		done = change.job.status != JQ_STATUS_RUNNING;
+		if (done)
+		{
+			begin_update_of(&change);
+			complete(&change, has_result, result, NULL);
+		}
+		end_change(&change);
+	}
+	else if (begin_change(&change, catalog->jobs_queue_done, job_id))
+	{
+		done = change.job.status != JQ_STATUS_COMPLETED;
+		if (done)
+		{
+			begin_update_of(&change);
+			jq_job_set_status(change.next, &change.job, JQ_STATUS_COMPLETED);
+			jq_job_set(change.next, JQ_JOB_FINISHED_AT,
+					   TimestampTzGetDatum(change.now));
+			if (has_result)
+				jq_job_set(change.next, JQ_JOB_RESULT, result);
+			write_in_place(&change);
+		}
+		end_change(&change);
+	}
+	if (done)
+		jq_dependencies_release(job_id);
+	jq_scope_leave();
+	return done;
+}
+
+bool
+jq_resolve_requeue(int64 job_id, bool missing_ok)
+{
+	const JqCatalog *catalog;
+	Change		change;
+	bool		is_found = true;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	catalog = jq_catalog();
+	if (begin_change(&change, catalog->jobs_queue_done, job_id))
+	{
+		begin_fresh_start(&change);
+		write_move(&change, catalog->jobs_queue_live);
+		end_change(&change);
+	}
+	else if (begin_change(&change, catalog->jobs_queue_live, job_id))
+	{
+		if (change.job.status == JQ_STATUS_QUEUED)
+		{
+			begin_fresh_start(&change);
+			write_in_place(&change);
+		}
+		else if (missing_ok)
+			is_found = false;
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("job " INT64_FORMAT " cannot be requeued while it is %s",
+							job_id, jq_job_status_name(change.job.status)),
+					 change.job.status == JQ_STATUS_RUNNING ?
+					 errhint("Wait for its worker, or call cancel_job() first.") :
+					 errhint("It is queued when the jobs it waits for complete.")));
+		end_change(&change);
+	}
+	else
+	{
+		is_found = false;
+		if (!missing_ok)
+			report_unknown_job(job_id);
+	}
+	jq_scope_leave();
+	return is_found;
+}
+
+/* The next version of a job that starts over: now, with all attempts. */
+static void
+begin_fresh_start(Change *change)
+{
+	if (!OidIsValid(change->job.owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the owner of job " INT64_FORMAT " no longer exists",
+						change->job.id),
+				 errhint("Set its owner with UPDATE jobs_queue SET owner = ... first.")));
+	begin_update_of(change);
+	jq_job_set_status(change->next, &change->job, JQ_STATUS_QUEUED);
+	jq_job_set(change->next, JQ_JOB_SCHEDULED_AT,
+			   TimestampTzGetDatum(change->now));
+	jq_job_set(change->next, JQ_JOB_ATTEMPTS, Int16GetDatum(0));
+	jq_job_set(change->next, JQ_JOB_CRASHES, Int16GetDatum(0));
+	jq_job_set(change->next, JQ_JOB_WAITING_FOR, Int32GetDatum(0));
+	jq_job_set_null(change->next, JQ_JOB_LAST_ERROR);
+	jq_job_set_null(change->next, JQ_JOB_RESULT);
+	jq_job_set_null(change->next, JQ_JOB_FINISHED_AT);
+	jq_job_set_null(change->next, JQ_JOB_CANCEL_REQUESTED_AT);
+}
+
+static void
+report_unknown_job(int64 job_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NO_DATA_FOUND),
+			 errmsg("job " INT64_FORMAT " does not exist", job_id)));
+}
+
+bool
+jq_resolve_cancel(int64 job_id, const char *reason)
+{
+	const JqCatalog *catalog;
+	Change		change;
+	bool		is_live;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	catalog = jq_catalog();
+	is_live = begin_change(&change, catalog->jobs_queue_live, job_id);
+	if (is_live)
+	{
+		begin_update_of(&change);
+		if (reason != NULL)
+			jq_job_set(change.next, JQ_JOB_LAST_ERROR,
+					   CStringGetTextDatum(jq_job_clip_error(reason)));
+		if (change.job.status == JQ_STATUS_RUNNING)
+		{
+			jq_job_set(change.next, JQ_JOB_CANCEL_REQUESTED_AT,
+					   TimestampTzGetDatum(change.now));
+			write_in_place(&change);
+		}
+		else
+			end_without_success(&change, JQ_STATUS_CANCELLED);
+		end_change(&change);
+	}
+	else if (begin_change(&change, catalog->jobs_queue_done, job_id))
+		end_change(&change);
+	else
+		report_unknown_job(job_id);
+	jq_scope_leave();
+	return is_live;
+}
+
+bool
+jq_resolve_reject(int64 job_id, const char *error)
+{
+	Change		change;
+	bool		is_waiting = false;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	if (begin_change(&change, jq_catalog()->jobs_queue_live, job_id))
+	{
+		is_waiting = change.job.status != JQ_STATUS_RUNNING;
+		if (is_waiting)
+		{
+			begin_update_of(&change);
+			jq_job_set(change.next, JQ_JOB_LAST_ERROR,
+					   CStringGetTextDatum(jq_job_clip_error(error)));
+			if (!SearchSysCacheExists1(AUTHOID,
+									   ObjectIdGetDatum(change.job.owner)))
+				jq_job_set_null(change.next, JQ_JOB_OWNER);
+			end_without_success(&change,
+								jq_job_type(change.job.job_type)->dead_letter ?
+								JQ_STATUS_ERROR : JQ_STATUS_FAILED);
+		}
+		end_change(&change);
+	}
+	jq_scope_leave();
+	return is_waiting;
+}
+
+int
+jq_resolve_reclaim(int64 incarnation,
+				   bool (*is_alive) (const pg_uuid_t *worker), int max_jobs)
+{
+	Datum		values[3];
+	char		nulls[3] = "   ";
+	ItemPointer tids;
+	uint64		rows;
+	int			ntids = 0;
+	int			reclaimed = 0;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[1] = Int64GetDatum(incarnation);
+	values[2] = Int64GetDatum(max_jobs);
+	if (incarnation == 0)
+		nulls[1] = 'n';
+	rows = jq_statement_query(&select_reclaimable, values, nulls, 0);
+	tids = palloc(sizeof(ItemPointerData) * Max(rows, 1));
+	for (uint64 i = 0; i < rows; i++)
+		if (!row_is_looked_after(i, incarnation, is_alive))
+			ItemPointerCopy((ItemPointer) DatumGetPointer(jq_statement_value(i, 1)),
+							&tids[ntids++]);
+	for (int i = 0; i < ntids; i++)
+		if (reclaim_one(&tids[i], incarnation))
+			reclaimed++;
+	jq_scope_leave();
+	return reclaimed;
+}
+
+/* Whether a live worker of this server holds the job of a result row. */
+static bool
+row_is_looked_after(uint64 row, int64 incarnation,
+					bool (*is_alive) (const pg_uuid_t *worker))
+{
+	bool		isnull;
+	Datum		holder = jq_statement_nullable(row, 2, &isnull);
+
+	return incarnation != 0 && !isnull &&
+		DatumGetInt64(holder) == incarnation &&
+		is_alive(DatumGetUUIDP(jq_statement_value(row, 3)));
+}
+
+/* Takes one job back, unless somebody has it locked or has changed it. */
+static bool
+reclaim_one(ItemPointer tid, int64 incarnation)
+{
+	JqOutcome	outcome = {.kind = JQ_OUTCOME_EXPIRED};
+	Change		change;
+	JqJob	   *job = &change.job;
+	bool		is_lost;
+
+	jq_table_open(&change.table, jq_catalog()->jobs_queue_live);
+	change.row = jq_table_slot(&change.table);
+	is_lost = jq_table_try_lock(&change.table, tid, change.row);
+	if (is_lost)
+	{
+		jq_job_read(change.row, job);
+		change.now = GetCurrentTimestamp();
+		if (incarnation != 0 && job->holder != 0)
+		{
+			outcome.kind = JQ_OUTCOME_CRASHED;
+			if (job->holder == incarnation)
+			{
+				outcome.kind = JQ_OUTCOME_FAILED;
+				outcome.error = "the process that ran this job was terminated (57P01)";
+			}
+		}
+		finish_claim(&change, &outcome);
+	}
+	jq_table_close(&change.table);
+	return is_lost;
+}

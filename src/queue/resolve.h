@@ -1,0 +1,90 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolve.h
+ *	  Ending claims, and the other transitions of a single job.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_RESOLVE_H
+#define JQ_RESOLVE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/uuid.h"
+
+/* Which claim of which job: claim_no 0 means whichever the worker holds. */
+typedef struct JqHeld
+{
+	int64		job_id;
+	pg_uuid_t	worker;
+	int32		claim_no;
+} JqHeld;
+
+typedef enum JqOutcomeKind
+{
+	JQ_OUTCOME_COMPLETED,
+	JQ_OUTCOME_FAILED,			/* charged; retried while attempts are left */
+	JQ_OUTCOME_RELEASED,		/* uncharged; queued again at retry_at */
+	JQ_OUTCOME_EXPIRED,			/* charged; queued again at once */
+	JQ_OUTCOME_CRASHED			/* uncharged, crashes + 1; queued at once */
+} JqOutcomeKind;
+
+typedef struct JqOutcome
+{
+	JqOutcomeKind kind;
+	const char *error;			/* or NULL */
+	bool		has_result;
+	Datum		result;			/* jsonb */
+	bool		is_permanent;	/* FAILED: no further attempt */
+	bool		has_retry_at;
+	TimestampTz retry_at;		/* FAILED, RELEASED: instead of the backoff */
+} JqOutcome;
+
+/*
+ * Ends a claim.  False when the worker does not hold the job (any more), and
+ * then nothing changed.  A failure with attempts left queues the job again
+ * after its backoff; otherwise it ends as failed, or error where the job type
+ * has dead letters; after a cancellation request it ends as cancelled.
+ * Enters a scope of its own.
+ */
+extern bool jq_resolve(const JqHeld *held, const JqOutcome *outcome);
+
+/* Extends the lease from now; 0: by the job type's lease.  progress: jsonb. */
+extern bool jq_resolve_heartbeat(const JqHeld *held, int64 extend_us,
+								 bool has_progress, Datum progress);
+
+extern bool jq_resolve_set_stage(const JqHeld *held, const char *stage);
+
+/* Completes a job that nobody holds.  False when held, ended so or unknown. */
+extern bool jq_resolve_complete_unheld(int64 job_id, bool has_result,
+									   Datum result);
+
+/*
+ * Queues a job again with all its attempts.  Raises P0002 when it is unknown,
+ * 55000 when it is running or blocked; returns false instead of raising when
+ * "missing_ok".
+ */
+extern bool jq_resolve_requeue(int64 job_id, bool missing_ok);
+
+/* See cancel_job.  Raises P0002 when the job is unknown. */
+extern bool jq_resolve_cancel(int64 job_id, const char *reason);
+
+/*
+ * Ends a queued or blocked job as failed, without a claim: its command cannot
+ * run (its role is gone, say).  False when it is no longer queued.
+ */
+extern bool jq_resolve_reject(int64 job_id, const char *error);
+
+/*
+ * Takes back the jobs whose lease has expired, and, where "incarnation" is
+ * not 0, those held by in-server workers of another incarnation (CRASHED) or
+ * by workers of this one that "is_alive" denies (RELEASED charged: they ended
+ * with an error the worker could not record).  At most max_jobs; returns how
+ * many.  Skips rows that somebody has locked.
+ */
+extern int	jq_resolve_reclaim(int64 incarnation,
+							   bool (*is_alive) (const pg_uuid_t *worker),
+							   int max_jobs);
+
+#endif							/* JQ_RESOLVE_H */

@@ -1,0 +1,363 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *	  One process per server: keeps a scheduler running in every database
+ *	  that has the extension.
+ *
+ *	  Without a database of its own it can read pg_database but not see which
+ *	  databases have the extension.  A scheduler is therefore its own probe:
+ *	  it connects, and ends at once where the extension is absent.  What was
+ *	  found is cached by database; a hook marks a database when CREATE or DROP
+ *	  EXTENSION commits there, and the rest is probed again each minute.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "worker/worker.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "base/config.h"
+#include "base/db.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#define CYCLE_MS 1000
+#define PROBE_AGAIN_MS 60000
+#define FIRST_BACKOFF_MS 1000
+#define MAX_BACKOFF_MS 30000
+#define MAX_SLOT_WAIT_MS 4000
+#define MAX_MARKS 64
+#define INVALID_CONNECTION_LIMIT (-2)	/* of a half-dropped database */
+
+typedef enum Presence
+{
+	PRESENCE_UNKNOWN,
+	PRESENCE_ABSENT,
+	PRESENCE_PRESENT
+} Presence;
+
+/* What is known of a database. */
+typedef struct Database
+{
+	Oid			oid;			/* hash key */
+	bool		is_served;		/* by the last reading of pg_database */
+	Presence	presence;		/* of the extension */
+	int			backoff_ms;		/* 0: its scheduler ended in order */
+	TimestampTz start_at;		/* no scheduler is started before */
+} Database;
+
+static object_access_hook_type next_object_access_hook = NULL;
+static bool extension_changed = false;	/* by the current transaction */
+
+static HTAB *databases = NULL;
+static TimestampTz slots_wanted_at = 0; /* nothing is started before */
+static int	slot_wait_ms = 0;
+
+static void note_extension(ObjectAccessType access, Oid classId,
+						   Oid objectId, int subId, void *arg);
+static void mark_at_commit(XactEvent event, void *arg);
+static void run_cycle(void *arg);
+static void list_databases(void);
+static void forget_databases(void);
+static void apply_marks(void);
+static bool observe_scheduler(Database *database, TimestampTz now);
+static void scheduler_ended(Database *database, const JqWorkerInfo *info,
+							TimestampTz now);
+static bool start_scheduler(Database *database, TimestampTz now);
+
+void
+jq_launcher_init(void)
+{
+	BackgroundWorker worker = {0};
+
+	if (!jq_config_launcher)
+		return;
+
+	next_object_access_hook = object_access_hook;
+	object_access_hook = note_extension;
+	RegisterXactCallback(mark_at_commit, NULL);
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "jobqueue launcher");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "jobqueue launcher");
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, "jobqueue");
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "jq_launcher_main");
+	RegisterBackgroundWorker(&worker);
+}
+
+/*
+ * Remembers that an extension was created or dropped.  Any extension: the
+ * row of a new one cannot be read yet.
+ */
+static void
+note_extension(ObjectAccessType access, Oid classId, Oid objectId, int subId,
+			   void *arg)
+{
+	if (next_object_access_hook)
+		next_object_access_hook(access, classId, objectId, subId, arg);
+	if (classId == ExtensionRelationId &&
+		(access == OAT_POST_CREATE || access == OAT_DROP))
+		extension_changed = true;
+}
+
+/* Tells the launcher; a prepared transaction waits for the next probe. */
+static void
+mark_at_commit(XactEvent event, void *arg)
+{
+	if (!extension_changed)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			extension_changed = false;
+			jq_shared_mark_database(MyDatabaseId);
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			extension_changed = false;
+			break;
+		default:
+			break;
+	}
+}
+
+/* Exit code 1 on SIGTERM: with 0 the postmaster would forget the launcher. */
+void
+jq_launcher_main(Datum arg)
+{
+	HASHCTL		control = {0};
+
+	jq_worker_begin(JQ_WORKER_LAUNCHER, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, SIG_IGN);
+	jq_worker_connect(InvalidOid, 0);
+	jq_worker_pin_settings();
+	control.keysize = sizeof(Oid);
+	control.entrysize = sizeof(Database);
+	databases = hash_create("jobqueue databases", 64, &control,
+							HASH_ELEM | HASH_BLOBS);
+	jq_shared_report_state(JQ_STATE_RUNNING);
+	if (jq_config_logs(LOG))
+		ereport(LOG, (errmsg("jobqueue launcher started")));
+
+	while (!ShutdownRequestPending)
+	{
+		jq_worker_begin_cycle();
+		(void) jq_worker_protect(run_cycle, NULL);
+		jq_shared_report_cycle();
+		jq_worker_wait(CYCLE_MS, "JobqueueLauncherMain");
+	}
+	if (jq_config_logs(LOG))
+		ereport(LOG, (errmsg("jobqueue launcher stopped")));
+	proc_exit(1);
+}
+
+/*
+ * Never-seen databases are probed one at a time, so that a server with a
+ * thousand of them does not start a thousand processes.
+ */
+static void
+run_cycle(void *arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	HASH_SEQ_STATUS scan;
+	Database   *database;
+	bool		is_probing = false;
+
+	list_databases();
+	forget_databases();
+	apply_marks();
+	jq_shared_free_unstarted();
+
+	hash_seq_init(&scan, databases);
+	while ((database = hash_seq_search(&scan)) != NULL)
+		if (observe_scheduler(database, now))
+			is_probing = true;
+	if (!jq_config_enabled)
+		return;
+
+	hash_seq_init(&scan, databases);
+	while ((database = hash_seq_search(&scan)) != NULL)
+	{
+		bool		is_probe = database->presence != PRESENCE_PRESENT;
+
+		if (!database->is_served || now < database->start_at ||
+			now < slots_wanted_at || (is_probe && is_probing))
+			continue;
+		if (start_scheduler(database, now) && is_probe)
+			is_probing = true;
+	}
+}
+
+/* Finds the databases that are to be served, adding new ones. */
+static void
+list_databases(void)
+{
+	HASH_SEQ_STATUS entries;
+	Database   *known;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	hash_seq_init(&entries, databases);
+	while ((known = hash_seq_search(&entries)) != NULL)
+		known->is_served = false;
+
+	jq_catalog_begin();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database row = (Form_pg_database) GETSTRUCT(tuple);
+		Database   *database;
+		bool		found;
+
+		if (row->datistemplate || !row->datallowconn ||
+			row->datconnlimit == INVALID_CONNECTION_LIMIT ||
+			!jq_config_lists(jq_config_databases, NameStr(row->datname)))
+			continue;
+		database = hash_search(databases, &row->oid, HASH_ENTER, &found);
+		if (!found)
+			memset((char *) database + sizeof(Oid), 0,
+				   sizeof(Database) - sizeof(Oid));
+		database->is_served = true;
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	jq_catalog_commit();
+}
+
+/* Drops what was not listed, and asks the schedulers there to end. */
+static void
+forget_databases(void)
+{
+	HASH_SEQ_STATUS scan;
+	Database   *database;
+
+	hash_seq_init(&scan, databases);
+	while ((database = hash_seq_search(&scan)) != NULL)
+	{
+		Oid			oid = database->oid;
+
+		if (database->is_served)
+			continue;
+		jq_shared_retire(JQ_WORKER_SCHEDULER, oid);
+		jq_shared_free_ended(oid);
+		if (!jq_shared_scheduler_is_running(oid))
+			hash_search(databases, &oid, HASH_REMOVE, NULL);
+	}
+}
+
+/* Probes again where an extension was created or dropped. */
+static void
+apply_marks(void)
+{
+	Oid			marks[MAX_MARKS];
+	bool		all;
+	int			count = jq_shared_take_marks(marks, MAX_MARKS, &all);
+	HASH_SEQ_STATUS scan;
+	Database   *database;
+
+	for (int i = 0; i < count; i++)
+	{
+		database = hash_search(databases, &marks[i], HASH_FIND, NULL);
+		if (database != NULL && database->presence == PRESENCE_ABSENT)
+			database->start_at = 0;
+	}
+	if (!all)
+		return;
+	hash_seq_init(&scan, databases);
+	while ((database = hash_seq_search(&scan)) != NULL)
+		if (database->presence == PRESENCE_ABSENT)
+			database->start_at = 0;
+}
+
+/*
+ * Learns from the scheduler's slot, which may have been filled before this
+ * launcher was started.  True: it is a probe that has not answered yet.
+ */
+static bool
+observe_scheduler(Database *database, TimestampTz now)
+{
+	JqWorkerInfo info;
+
+	if (!jq_shared_find_scheduler(database->oid, &info))
+		return false;
+	switch (info.state)
+	{
+		case JQ_STATE_STARTING:
+			return database->presence != PRESENCE_PRESENT;
+		case JQ_STATE_ENDED:
+			jq_shared_free_ended(database->oid);
+			scheduler_ended(database, &info, now);
+			return false;
+		default:
+			database->presence = PRESENCE_PRESENT;
+			if (now >= TimestampTzPlusMilliseconds(info.started_at,
+												   MAX_BACKOFF_MS))
+				database->backoff_ms = 0;
+			return false;
+	}
+}
+
+/* Decides when the database gets its next scheduler. */
+static void
+scheduler_ended(Database *database, const JqWorkerInfo *info, TimestampTz now)
+{
+	if (info->is_absent)
+	{
+		database->presence = PRESENCE_ABSENT;
+		database->backoff_ms = 0;
+		database->start_at = TimestampTzPlusMilliseconds(now, PROBE_AGAIN_MS);
+		return;
+	}
+	if (info->retire)
+	{
+		database->backoff_ms = 0;
+		database->start_at = now;
+		return;
+	}
+	database->backoff_ms = database->backoff_ms == 0 ? FIRST_BACKOFF_MS :
+		Min(database->backoff_ms * 2, MAX_BACKOFF_MS);
+	database->start_at = TimestampTzPlusMilliseconds(now,
+													 database->backoff_ms);
+}
+
+/* True: one was registered.  Without a free process nothing is tried soon. */
+static bool
+start_scheduler(Database *database, TimestampTz now)
+{
+	switch (jq_worker_start(JQ_WORKER_SCHEDULER, database->oid,
+							InvalidOid, 0))
+	{
+		case JQ_START_REGISTERED:
+			slot_wait_ms = 0;
+			return true;
+		case JQ_START_NO_ROOM:
+			break;				/* it has one */
+		case JQ_START_NO_PROCESS:
+			slot_wait_ms = Min(Max(slot_wait_ms * 2, CYCLE_MS),
+							   MAX_SLOT_WAIT_MS);
+			slots_wanted_at = TimestampTzPlusMilliseconds(now, slot_wait_ms);
+			break;
+	}
+	return false;
+}

@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * maintenance.h
+ *	  What a scheduler does for the jobs of its database besides running them.
+ *
+ *	  Each function is a unit of work with transactions of its own.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_MAINTENANCE_H
+#define JQ_MAINTENANCE_H
+
+#include "postgres.h"
+
+/*
+ * Takes back the jobs of silent and dead workers, and passes requests to
+ * cancel on to executors.  Only reads when there is nothing to do.
+ */
+extern void jq_maintenance_watch_running(void *arg);
+
+/* Releases the jobs that wait behind a long one in an executor. */
+extern void jq_maintenance_release_waiting(void *arg);
+
+/* Deletes completed jobs that were kept for long enough. */
+extern void jq_maintenance_prune(void *arg);
+
+#endif							/* JQ_MAINTENANCE_H */

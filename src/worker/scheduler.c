@@ -1,0 +1,456 @@
+/*-------------------------------------------------------------------------
+ *
+ * scheduler.c
+ *	  One process per database: cron, lost jobs, retention, and executors.
+ *
+ *	  The launcher starts it in every database to find out whether the
+ *	  extension is there; where it is not, it says so and ends.  It holds no
+ *	  snapshot, lock or transaction while it waits, and assigns no transaction
+ *	  id when there is nothing to do.  Executors belong to a role: jobs run in
+ *	  sessions of the role they run as, never of a superuser who switched.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "worker/worker.h"
+
+#include "access/htup_details.h"
+#include "base/catalog.h"
+#include "base/compat.h"
+#include "base/config.h"
+#include "base/db.h"
+#include "base/scope.h"
+#include "base/statement.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
+#include "cron/tasks.h"
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "queue/job_types.h"
+#include "queue/resolve.h"
+#include "storage/ipc.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "worker/maintenance.h"
+
+#define WAIT_EVENT "JobqueueSchedulerMain"
+#define MIN_CYCLE_MS 10			/* however often it is woken */
+#define PRUNE_INTERVAL_MS 60000
+#define WATCH_REST 50			/* times the watching took: 2 % of the time */
+#define MAX_PROCESS_WAIT_MS 4000
+
+/* Jobs that are due and that an executor of a role could run. */
+typedef struct Demand
+{
+	char	   *job_type;
+	bool		by_job_owner;	/* run as the job's owner, not the type's */
+	Oid			role;
+	int64		due;			/* at most about a thousand are counted */
+	char	   *refusal;		/* why they cannot run; NULL: they can */
+	bool		has_executor;
+} Demand;
+
+/*
+ * The due jobs of a job type, at most a thousand per lane (stage and
+ * priority): future jobs are behind them in the index and cost nothing.
+ */
+#define DUE_JOBS \
+	"WITH RECURSIVE lanes AS (" \
+	"(SELECT q.stage, q.priority FROM @.jobs_queue_live q " \
+	"WHERE q.job_type = $1 ORDER BY q.stage, q.priority LIMIT 1) " \
+	"UNION ALL SELECT n.stage, n.priority FROM lanes l, LATERAL (" \
+	"SELECT q.stage, q.priority FROM @.jobs_queue_live q " \
+	"WHERE q.job_type = $1 " \
+	"AND (q.stage, q.priority) > (l.stage, l.priority) " \
+	"ORDER BY q.stage, q.priority LIMIT 1) n), " \
+	"due AS (SELECT d.id, d.owner FROM lanes l, LATERAL (" \
+	"SELECT q.id, q.owner FROM @.jobs_queue_live q " \
+	"WHERE q.job_type = $1 AND q.stage = l.stage " \
+	"AND q.priority = l.priority AND q.status = 'queued' " \
+	"AND q.scheduled_at <= now() " \
+	"ORDER BY q.scheduled_at, q.id LIMIT 1000) d) "
+
+static JqStatement due_by_owner_statement = {
+	.text = DUE_JOBS "SELECT d.owner::oid, count(*) FROM due d GROUP BY 1",
+	.nargs = 1,
+	.argtypes = {TEXTOID}
+};
+
+static JqStatement due_statement = {
+	.text = DUE_JOBS "SELECT count(*) FROM due d",
+	.nargs = 1,
+	.argtypes = {TEXTOID}
+};
+
+static JqStatement due_ids_statement = {
+	.text = DUE_JOBS "SELECT d.id FROM due d "
+	"WHERE $2 OR d.owner::oid IS NOT DISTINCT FROM $3",
+	.nargs = 3,
+	.argtypes = {TEXTOID, BOOLOID, OIDOID}
+};
+
+static bool is_started = false; /* the extension was found once */
+static TimestampTz watch_at = 0;
+static TimestampTz prune_at = 0;
+static TimestampTz next_cron_at = DT_NOEND;
+static TimestampTz process_wanted_at = 0;	/* nothing is started before */
+static int	process_wait_ms = 0;
+
+static long run_cycle(void);
+static void check_extension(void *arg);
+static void end_absent(void);
+static void run_cron(void *arg);
+static void watch_running(TimestampTz now);
+static void serve_demand(void *arg);
+static List *collect_demand(void);
+static List *collect_of_type(List *demand, const char *name,
+							 MemoryContext context);
+static char *role_refusal(Oid role);
+static void reject_due(const Demand *demand);
+static void serve_role(const Demand *demand);
+
+void
+jq_scheduler_main(Datum arg)
+{
+	jq_worker_begin(JQ_WORKER_SCHEDULER, SignalHandlerForShutdownRequest);
+	jq_worker_connect(BOOTSTRAP_SUPERUSERID, 0);
+	jq_worker_pin_settings();
+
+	while (!ShutdownRequestPending && !jq_shared_should_retire())
+	{
+		TimestampTz started_at = GetCurrentTimestamp();
+		long		sleep_ms;
+		long		spent_ms;
+
+		jq_worker_begin_cycle();
+		sleep_ms = run_cycle();
+		jq_shared_report_cycle();
+		jq_worker_wait(sleep_ms, WAIT_EVENT);
+		spent_ms = TimestampDifferenceMilliseconds(started_at,
+												   GetCurrentTimestamp());
+		if (spent_ms < MIN_CYCLE_MS)
+			jq_worker_pause(MIN_CYCLE_MS - spent_ms, WAIT_EVENT);
+	}
+	if (jq_shared_should_retire())
+		jq_shared_retire(JQ_WORKER_EXECUTOR, MyDatabaseId);
+	if (is_started && jq_config_logs(LOG))
+		ereport(LOG, (errmsg("jobqueue scheduler stopped")));
+	proc_exit(0);				/* the launcher decides who comes back */
+}
+
+/* Returns how long to sleep. */
+static long
+run_cycle(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		is_present = true;
+	long		sleep_ms = jq_config_poll_interval;
+
+	if (jq_worker_protect(check_extension, &is_present) && !is_present)
+		end_absent();
+	if (!jq_config_enabled || ShutdownRequestPending)
+		return sleep_ms;
+
+	(void) jq_worker_protect(run_cron, NULL);
+	watch_running(now);
+	(void) jq_worker_protect(jq_maintenance_release_waiting, NULL);
+	(void) jq_worker_protect(serve_demand, NULL);
+	if (now >= prune_at)
+	{
+		prune_at = TimestampTzPlusMilliseconds(now, PRUNE_INTERVAL_MS);
+		(void) jq_worker_protect(jq_maintenance_prune, NULL);
+	}
+
+	now = GetCurrentTimestamp();
+	if (next_cron_at <= now)
+		return 0;
+	if (next_cron_at < TimestampTzPlusMilliseconds(now, sleep_ms))
+		sleep_ms = (next_cron_at - now) / 1000 + 1;
+	return sleep_ms;
+}
+
+/* The first success tells the launcher that this is no probe any more. */
+static void
+check_extension(void *arg)
+{
+	bool	   *is_present = (bool *) arg;
+
+	jq_db_begin("looking for the extension");
+	*is_present = jq_catalog_if_present() != NULL;
+	if (*is_present && !is_started)
+	{
+		is_started = true;
+		jq_shared_report_state(JQ_STATE_RUNNING);
+		if (jq_config_logs(LOG))
+			ereport(LOG,
+					(errmsg("jobqueue scheduler started in database \"%s\"",
+							get_database_name(MyDatabaseId))));
+	}
+	jq_db_commit();
+}
+
+/* The executors of the database have nothing left to do either. */
+static void
+end_absent(void)
+{
+	jq_shared_report_absent();
+	jq_shared_retire(JQ_WORKER_EXECUTOR, MyDatabaseId);
+	if (is_started && jq_config_logs(LOG))
+		ereport(LOG,
+				(errmsg("jobqueue scheduler stopped: the extension was dropped")));
+	proc_exit(0);
+}
+
+/* Reads first: a transaction that writes nothing costs nothing. */
+static void
+run_cron(void *arg)
+{
+	next_cron_at = DT_NOEND;	/* should this fail, polling goes on */
+	jq_db_begin("looking for due cron tasks");
+	jq_scope_enter_read_only();
+	next_cron_at = jq_tasks_next_due();
+	jq_scope_leave();
+	jq_db_commit();
+	if (next_cron_at > GetCurrentTimestamp())
+		return;
+
+	next_cron_at = DT_NOEND;
+	jq_db_begin("enqueueing cron tasks");
+	(void) jq_tasks_enqueue_due();
+	jq_db_commit();
+
+	jq_db_begin("looking for due cron tasks");
+	jq_scope_enter_read_only();
+	next_cron_at = jq_tasks_next_due();
+	jq_scope_leave();
+	jq_db_commit();
+}
+
+/*
+ * Running jobs are found by reading the live leaf: with a long queue that
+ * takes its time, and must not become all that the scheduler does.
+ */
+static void
+watch_running(TimestampTz now)
+{
+	TimestampTz ended_at;
+
+	if (now < watch_at)
+		return;
+	(void) jq_worker_protect(jq_maintenance_watch_running, NULL);
+	ended_at = GetCurrentTimestamp();
+	watch_at = Max(TimestampTzPlusMilliseconds(now, jq_config_poll_interval),
+				   ended_at + (ended_at - now) * WATCH_REST);
+}
+
+/* Roles without an executor come first, or they might never get room. */
+static void
+serve_demand(void *arg)
+{
+	List	   *demands = collect_demand();
+	JqExecutorCount all;
+	ListCell   *cell;
+
+	foreach(cell, demands)
+	{
+		Demand	   *demand = (Demand *) lfirst(cell);
+
+		if (demand->refusal != NULL)
+			reject_due(demand);
+		else if (!demand->has_executor)
+			serve_role(demand);
+	}
+	foreach(cell, demands)
+	{
+		Demand	   *demand = (Demand *) lfirst(cell);
+
+		if (demand->refusal == NULL && demand->has_executor)
+			serve_role(demand);
+	}
+
+	jq_shared_free_unstarted();
+	jq_shared_count_executors(InvalidOid, InvalidOid, &all);
+	if (all.starting + all.idle + all.running > jq_config_max_executors)
+		jq_shared_make_room();	/* the setting was lowered */
+}
+
+/* In the caller's context. */
+static List *
+collect_demand(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *demands = NIL;
+	List	   *names;
+	ListCell   *cell;
+
+	jq_db_begin("looking for due jobs");
+	jq_scope_enter_read_only();
+	names = jq_job_types_with_runner(JQ_RUNNER_SQL);
+	foreach(cell, names)
+	{
+		char	   *name = (char *) lfirst(cell);
+
+		if (jq_config_lists(jq_config_run_job_types, name))
+			demands = collect_of_type(demands, name, context);
+	}
+	jq_scope_leave();
+
+	foreach(cell, demands)
+	{
+		Demand	   *demand = (Demand *) lfirst(cell);
+		char	   *refusal = role_refusal(demand->role);
+		JqExecutorCount count;
+
+		if (refusal != NULL)
+			demand->refusal = MemoryContextStrdup(context, refusal);
+		jq_shared_count_executors(MyDatabaseId, demand->role, &count);
+		demand->has_executor = count.starting + count.idle + count.running > 0;
+	}
+	jq_db_commit();
+	return demands;
+}
+
+/* Adds one entry per role that has due jobs of this type. */
+static List *
+collect_of_type(List *demands, const char *name, MemoryContext context)
+{
+	const JqJobType *type = jq_job_type(name);
+	bool		by_job_owner = type->command == NULL;
+	Oid			owner = type->owner;
+	Datum		values[1];
+	uint64		count;
+
+	if (!type->is_enabled)
+		return demands;
+	values[0] = CStringGetTextDatum(name);
+	count = jq_statement_query(by_job_owner ? &due_by_owner_statement :
+							   &due_statement, values, NULL, 0);
+	for (uint64 row = 0; row < count; row++)
+	{
+		bool		isnull = false;
+		Datum		role = by_job_owner ?
+			jq_statement_nullable(row, 1, &isnull) : ObjectIdGetDatum(owner);
+		Datum		due = jq_statement_value(row, by_job_owner ? 2 : 1);
+		MemoryContext old;
+		Demand	   *demand;
+
+		if (DatumGetInt64(due) == 0)
+			continue;
+		old = MemoryContextSwitchTo(context);
+		demand = palloc0(sizeof(Demand));
+		demand->job_type = pstrdup(name);
+		demand->by_job_owner = by_job_owner;
+		demand->role = isnull ? InvalidOid : DatumGetObjectId(role);
+		demand->due = DatumGetInt64(due);
+		demands = lappend(demands, demand);
+		MemoryContextSwitchTo(old);
+	}
+	return demands;
+}
+
+/* Why no executor can be started for the role; NULL: one can. */
+static char *
+role_refusal(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	Form_pg_authid row;
+	char	   *refusal = NULL;
+	char	   *name;
+
+	if (!HeapTupleIsValid(tuple))
+		return OidIsValid(role) ?
+			psprintf("role %u does not exist (42704)", role) :
+			pstrdup("role of the owner does not exist (42704)");
+	row = (Form_pg_authid) GETSTRUCT(tuple);
+	name = NameStr(row->rolname);
+	if (!row->rolcanlogin && !JQ_CAN_BYPASS_ROLE_LOGIN)
+		refusal = psprintf("role \"%s\" is not permitted to log in (28000)\n"
+						   "HINT:  Use ALTER ROLE ... LOGIN, or enqueue as "
+						   "a role that can log in.", name);
+	else if (row->rolsuper && !jq_config_allow_superuser_jobs)
+		refusal = psprintf("role \"%s\" is a superuser, and "
+						   "jobqueue.allow_superuser_jobs is off (42501)",
+						   name);
+	else if (object_aclcheck(DatabaseRelationId, MyDatabaseId, role,
+							 ACL_CONNECT) != ACLCHECK_OK)
+		refusal = psprintf("role \"%s\" has no privilege to connect to "
+						   "database \"%s\" (42501)",
+						   name, get_database_name(MyDatabaseId));
+	ReleaseSysCache(tuple);
+	return refusal;
+}
+
+/* Ends jobs that cannot run, so that they do not wait for ever. */
+static void
+reject_due(const Demand *demand)
+{
+	Datum		values[3];
+	char		nulls[] = "   ";
+	uint64		count;
+	int64	   *ids;
+
+	jq_db_begin("rejecting jobs");
+	jq_scope_enter_read_only();
+	values[0] = CStringGetTextDatum(demand->job_type);
+	values[1] = BoolGetDatum(!demand->by_job_owner);
+	values[2] = ObjectIdGetDatum(demand->role);
+	if (!OidIsValid(demand->role))
+		nulls[2] = 'n';
+	count = jq_statement_query(&due_ids_statement, values, nulls, 0);
+	ids = MemoryContextAlloc(jq_scope_result_context(),
+							 sizeof(int64) * Max(count, 1));
+	for (uint64 row = 0; row < count; row++)
+		ids[row] = DatumGetInt64(jq_statement_value(row, 1));
+	jq_scope_leave();
+
+	for (uint64 i = 0; i < count; i++)
+		if (jq_resolve_reject(ids[i], demand->refusal) && jq_config_logs(LOG))
+			ereport(LOG,
+					(errmsg("job %lld (%s) was rejected: %s",
+							(long long) ids[i], demand->job_type,
+							demand->refusal)));
+	jq_db_commit();
+}
+
+/*
+ * Wakes the idle executors of the role, or starts one more.  Never more than
+ * one at a time: it claims several jobs, and may leave nothing to others.
+ */
+static void
+serve_role(const Demand *demand)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	JqExecutorCount count;
+
+	jq_shared_count_executors(MyDatabaseId, demand->role, &count);
+	if (count.idle > 0)
+		jq_shared_wake_executors(MyDatabaseId, demand->role,
+								 (int) Min(demand->due, count.idle));
+	if (count.idle > 0 || count.starting > 0 || now < process_wanted_at)
+		return;
+
+	switch (jq_worker_start(JQ_WORKER_EXECUTOR, MyDatabaseId, demand->role,
+							jq_config_max_executors))
+	{
+		case JQ_START_REGISTERED:
+			process_wait_ms = 0;
+			break;
+		case JQ_START_NO_ROOM:
+			if (count.running == 0 && jq_config_max_executors > 0)
+				jq_shared_make_room();
+			break;
+		case JQ_START_NO_PROCESS:
+			process_wait_ms = Min(Max(process_wait_ms * 2, 1000),
+								  MAX_PROCESS_WAIT_MS);
+			process_wanted_at = TimestampTzPlusMilliseconds(now,
+															process_wait_ms);
+			break;
+	}
+}

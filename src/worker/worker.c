@@ -1,0 +1,250 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The skeleton that all workers of the server share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "worker/worker.h"
+
+#include "base/compat.h"
+#include "base/db.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define REPEAT_MS 60000			/* between two logs of a lasting condition */
+
+/* What a parent tells its child, in bgw_extra. */
+typedef struct StartParameters
+{
+	JqWorkerRef ref;
+	Oid			database;
+	Oid			role;
+} StartParameters;
+
+StaticAssertDecl(sizeof(StartParameters) <= BGW_EXTRALEN,
+				 "start parameters must fit into bgw_extra");
+
+static StartParameters parameters;
+static MemoryContext cycle_context = NULL;
+static bool settings_are_pinned = false;
+
+static void register_failed(const JqWorkerRef *ref);
+static void reserve_own_slot(void);
+static void log_error(void);
+
+JqStartResult
+jq_worker_start(JqWorkerKind kind, Oid database, Oid role, int max_executors)
+{
+	const char *kind_name = jq_shared_kind_name(kind);
+	BackgroundWorker worker = {0};
+	StartParameters child = {0};
+
+	if (!jq_shared_reserve(kind, database, role, max_executors, &child.ref))
+		return JQ_START_NO_ROOM;
+	child.database = database;
+	child.role = role;
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "jobqueue %s for database %u",
+			 kind_name, database);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "jobqueue %s", kind_name);
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, "jobqueue");
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "jq_%s_main", kind_name);
+	memcpy(worker.bgw_extra, &child, sizeof(child));
+
+	if (RegisterDynamicBackgroundWorker(&worker, NULL))
+		return JQ_START_REGISTERED;
+	register_failed(&child.ref);
+	return JQ_START_NO_PROCESS;
+}
+
+/* Gives the slot back; the caller tries again later. */
+static void
+register_failed(const JqWorkerRef *ref)
+{
+	static TimestampTz warned_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	jq_shared_unreserve(ref);
+	if (warned_at != 0 &&
+		now < TimestampTzPlusMilliseconds(warned_at, REPEAT_MS))
+		return;
+	warned_at = now;
+	ereport(WARNING,
+			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			 errmsg("jobqueue is waiting for a background worker slot"),
+			 errhint("You might need to increase max_worker_processes.")));
+}
+
+/*
+ * The handlers come before the signals, and the slot before anything that
+ * could fail, so that it is freed whatever happens.
+ */
+void
+jq_worker_begin(JqWorkerKind kind, pqsigfunc on_sigterm)
+{
+	MemoryContext worker_context;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, on_sigterm);
+	BackgroundWorkerUnblockSignals();
+
+	if (kind == JQ_WORKER_LAUNCHER)
+		reserve_own_slot();
+	else
+		memcpy(&parameters, MyBgworkerEntry->bgw_extra, sizeof(parameters));
+	if (!jq_shared_attach(&parameters.ref))
+		proc_exit(0);
+
+	worker_context = AllocSetContextCreate(TopMemoryContext,
+										   "jobqueue worker",
+										   ALLOCSET_DEFAULT_SIZES);
+	cycle_context = AllocSetContextCreate(worker_context,
+										  "jobqueue cycle",
+										  ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(cycle_context);
+}
+
+/* The launcher's parent is the postmaster, which stays out of shared memory. */
+static void
+reserve_own_slot(void)
+{
+	if (jq_shared_is_attached() &&
+		jq_shared_reserve(JQ_WORKER_LAUNCHER, InvalidOid, InvalidOid, 0,
+						  &parameters.ref))
+		return;
+	proc_exit(1);				/* to be started again */
+}
+
+/* Connecting runs a transaction, which leaves another context current. */
+void
+jq_worker_connect(Oid role, uint32 flags)
+{
+	if (OidIsValid(parameters.database))
+		BackgroundWorkerInitializeConnectionByOid(parameters.database, role,
+												  flags);
+	else
+		BackgroundWorkerInitializeConnection(NULL, NULL, flags);
+	MemoryContextSwitchTo(cycle_context);
+	pgstat_report_appname(MyBgworkerEntry->bgw_type);
+}
+
+void
+jq_worker_begin_cycle(void)
+{
+	MemoryContextSwitchTo(cycle_context);
+	MemoryContextReset(cycle_context);
+}
+
+Oid
+jq_worker_role(void)
+{
+	return parameters.role;
+}
+
+void
+jq_worker_wait(long timeout_ms, const char *wait_event)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = WaitEventExtensionNew(wait_event);
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 timeout_ms, event);
+	ResetLatch(MyLatch);
+	QueryCancelPending = false; /* nothing is running that it could mean */
+	CHECK_FOR_INTERRUPTS();
+	jq_worker_reload();
+}
+
+void
+jq_worker_pause(long timeout_ms, const char *wait_event)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = WaitEventExtensionNew(wait_event);
+	(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 timeout_ms, event);
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* The flag is cleared first, or a second signal would be lost. */
+void
+jq_worker_reload(void)
+{
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	if (settings_are_pinned)
+		jq_db_pin_settings();
+}
+
+void
+jq_worker_pin_settings(void)
+{
+	settings_are_pinned = true;
+	jq_db_pin_settings();
+}
+
+bool
+jq_worker_protect(void (*unit) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool succeeded = true;
+
+	PG_TRY();
+	{
+		unit(arg);
+	}
+	PG_CATCH();
+	{
+		succeeded = false;
+		MemoryContextSwitchTo(context);
+		log_error();
+		FlushErrorState();
+		jq_db_abort();
+		MemoryContextSwitchTo(context);
+	}
+	PG_END_TRY();
+	return succeeded;
+}
+
+/*
+ * Logs the current error, unless it is the one that was logged last, less
+ * than a minute ago.
+ */
+static void
+log_error(void)
+{
+	static char last_message[256] = "";
+	static TimestampTz last_logged_at = 0;
+	ErrorData  *error = CopyErrorData();
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (strncmp(last_message, error->message, sizeof(last_message) - 1) != 0 ||
+		now >= TimestampTzPlusMilliseconds(last_logged_at, REPEAT_MS))
+	{
+		EmitErrorReport();
+		strlcpy(last_message, error->message, sizeof(last_message));
+		last_logged_at = now;
+	}
+	FreeErrorData(error);
+}
