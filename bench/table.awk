@@ -59,6 +59,19 @@ function typical(figure, cell, who,    i, n, values)
 	return median(values, n + 0)
 }
 
+# Difference between the fastest and the slowest round, in percent of the median.
+function spread(cell, who,    i, value, low, high)
+{
+	for (i = 1; i <= nrounds; i++) {
+		value = speed[cell, who, rounds[i]] + 0
+		if (i == 1 || value < low)
+			low = value
+		if (i == 1 || value > high)
+			high = value
+	}
+	return nrounds < 2 || high == 0 ? "" : 100 * (high - low) / typical(speed, cell, who)
+}
+
 # Median over the rounds of the speed of a system as a multiple of another's.
 function multiple(cell, who, base,    i, n, values)
 {
@@ -73,21 +86,21 @@ function shown(format, value)
 	return value == "" ? "-" : sprintf(format, value)
 }
 
-function print_row(sync, clients, name, jobs, of_limit, of_plpgsql, micros, bytes)
+function print_row(sync, clients, name, jobs, noise, of_limit, of_plpgsql, micros, bytes)
 {
 	if (markdown)
-		printf "| %s | %s | %s | %s | %s | %s | %s | %s |\n", sync, clients, name,
-			jobs, of_limit, of_plpgsql, micros, bytes
+		printf "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", sync, clients, name,
+			jobs, noise, of_limit, of_plpgsql, micros, bytes
 	else
-		printf "%-4s %7s  %-34s %9s %8s %10s %11s %10s\n", sync, clients, name,
-			jobs, of_limit, of_plpgsql, micros, bytes
+		printf "%-4s %7s  %-34s %9s %7s %8s %10s %11s %10s\n", sync, clients, name,
+			jobs, noise, of_limit, of_plpgsql, micros, bytes
 }
 
 END {
-	print_row("sync", "clients", "system", "jobs/s", "x LIMIT", "x plpgsql",
-		"CPU us/job", "WAL B/job")
+	print_row("sync", "clients", "system", "jobs/s", "spread",
+		"x LIMIT", "x plpgsql", "CPU us/job", "WAL B/job")
 	if (markdown)
-		print "|---|--:|---|--:|--:|--:|--:|--:|"
+		print "|---|--:|---|--:|--:|--:|--:|--:|--:|"
 	for (c = 1; c <= ncells; c++) {
 		cell = cells[c]
 		split(cell, parts, "\t")
@@ -102,6 +115,7 @@ END {
 			}
 			print_row(parts[1], parts[2], label[who],
 				shown("%.0f", typical(speed, cell, who)) mark,
+				shown("%.0f %%", spread(cell, who)),
 				shown("%.2f", multiple(cell, who, "limit")),
 				shown("%.2f", multiple(cell, who, "plpgsql")),
 				shown("%.0f", typical(cpu, cell, who)),

@@ -8,9 +8,10 @@ SET search_path = demo, public;
 CREATE FUNCTION pg_temp.ms(duration interval) RETURNS numeric
 	LANGUAGE sql RETURN round(1000 * extract(epoch FROM duration), 1);
 
--- An error without its particulars.
+-- The first line of an error, without its particulars and its code.
 CREATE FUNCTION pg_temp.reason(error text) RETURNS text
-	LANGUAGE sql RETURN regexp_replace(split_part(error, E'\n', 1), '"[^"]*"', '…', 'g');
+	LANGUAGE sql RETURN regexp_replace(regexp_replace(
+		split_part(error, E'\n', 1), ' \(\w{5}\)$', ''), '"[^"]*"', '…', 'g');
 
 \echo
 \echo :bold'Where the jobs ended':plain
@@ -40,7 +41,7 @@ SELECT job_type, count(*) AS runs, count(*) FILTER (WHERE attempt > 1) AS retrie
 FROM job_runs WHERE job_type IN (SELECT job_type FROM loaded)
 GROUP BY job_type ORDER BY job_type DESC;
 
-\echo :bold'The slowest runs':plain
+\echo :bold'The slowest runs, from claim to end':plain
 SELECT pg_temp.ms(r.finished_at - r.started_at) AS ms, r.job_type,
 	q.payload->>'package' AS package, r.attempt, r.status
 FROM job_runs r JOIN jobs_queue q ON q.id = r.job_id
@@ -80,8 +81,7 @@ GROUP BY r.worker_id, w.name ORDER BY w.name NULLS FIRST, runs DESC;
 \echo '  SELECT * FROM job_runs WHERE job_id = 1;           every attempt of a job'
 \echo '  SELECT * FROM job_workers;                         who is at work now'
 \echo '  SELECT * FROM cron_overview;                       what is scheduled'
-\echo '  SELECT requeue_jobs(\'package\', error_like => \'%not registered%\');'
-\echo '                                                     what they need may be there by now'
+\echo '  SELECT requeue_jobs(\'package\');                    another chance, once the causes are mended'
 \echo
 
 SELECT bool_and(loaded = found AND loaded = completed + dead_letters + failed) AS adds_up

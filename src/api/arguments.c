@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 
 #include "api/arguments.h"
+#include "base/shared_state.h"
 
 void
 jq_argument_required(FunctionCallInfo fcinfo, int n, const char *name)
@@ -75,4 +76,13 @@ jq_argument_claim_no(FunctionCallInfo fcinfo, int n)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("claim_no must be positive")));
 	return PG_GETARG_INT32(n);
+}
+
+void
+jq_argument_notice_workers(void)
+{
+	if (!jq_shared_is_attached())
+		ereport(NOTICE,
+				(errmsg("this server does not run SQL jobs by itself"),
+				 errhint("Add jobqueue to shared_preload_libraries and restart the server.")));
 }

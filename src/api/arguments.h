@@ -41,4 +41,7 @@ extern void jq_argument_held(FunctionCallInfo fcinfo, int claim_no,
 /* An optional claim_no; raises 22023 unless positive.  0 when null. */
 extern int32 jq_argument_claim_no(FunctionCallInfo fcinfo, int n);
 
+/* Tells the caller when this server has no workers to run SQL jobs. */
+extern void jq_argument_notice_workers(void);
+
 #endif							/* JQ_ARGUMENTS_H */

@@ -97,6 +97,7 @@ jobqueue_schedule_sql(PG_FUNCTION_ARGS)
 	jq_argument_required(fcinfo, 1, "schedule");
 	jq_argument_required(fcinfo, 2, "command");
 	jq_validate_command(jq_argument_text(fcinfo, 2));
+	jq_argument_notice_workers();
 	values[TASK_NAME] = PG_GETARG_DATUM(0);
 	values[TASK_SCHEDULE] = PG_GETARG_DATUM(1);
 	values[TASK_JOB_TYPE] = CStringGetTextDatum(JQ_SQL_JOB_TYPE);

@@ -111,7 +111,7 @@ add_job_type(JqClaim *claim, const char *job_type)
 				 errhint("Workers claim the job types whose runner is \"external\".")));
 	foreach(cell, claim->job_types)
 		if (strcmp((char *) lfirst(cell), job_type) == 0)
-			return;
+		return;
 	claim->job_types = lappend(claim->job_types, pstrdup(job_type));
 }
 

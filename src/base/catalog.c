@@ -40,13 +40,13 @@ static void forget_schema(Datum arg, int cacheid, uint32 hashvalue);
 
 /* The names that enum JqJobColumn counts on. */
 static const char *const job_columns[JQ_JOB_NCOLUMNS] = {
-	"id", "job_type", "stage", "status", "priority", "scheduled_at",
-	"payload", "attempts", "max_attempts", "claim_no", "crashes",
-	"last_error", "correlation_id", "unique_key", "group_key", "locked_by",
-	"locked_at", "lease_expires_at", "cancel_requested_at", "holder",
-	"timeout", "backoff", "waiting_for", "cron_instant", "owner",
-	"idempotency_key", "result", "progress", "tags", "metadata",
-	"cron_task_id", "created_at", "updated_at", "finished_at"
+	"id", "job_type", "stage", "priority", "scheduled_at", "payload",
+	"max_attempts", "crashes", "last_error", "correlation_id", "unique_key",
+	"group_key", "timeout", "backoff", "waiting_for", "cron_task_id",
+	"cron_instant", "owner", "idempotency_key", "result", "progress",
+	"tags", "metadata", "created_at", "finished_at", "cancel_requested_at",
+	"status", "attempts", "claim_no", "locked_by", "locked_at",
+	"lease_expires_at", "holder", "updated_at"
 };
 
 const JqCatalog *

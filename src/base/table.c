@@ -135,8 +135,8 @@ lock_by_statement(JqTable *table, int64 id, TupleTableSlot *slot)
 	ItemPointer tid;
 
 	query = psprintf("SELECT ctid FROM %s WHERE id = $1 FOR UPDATE",
-					quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table->rel)),
-											   RelationGetRelationName(table->rel)));
+					 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table->rel)),
+												RelationGetRelationName(table->rel)));
 	if (SPI_execute_with_args(query, 1, argtypes, values, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not lock a row of \"%s\"",
 			 RelationGetRelationName(table->rel));

@@ -73,7 +73,7 @@ set_key(JqBackoff *backoff, const char *key, JsonbValue *value,
 	if (strcmp(key, "strategy") == 0)
 	{
 		char	   *name = value->type == jbvString ?
-			pnstrdup(value->val.string.val, value->val.string.len) : "";
+		pnstrdup(value->val.string.val, value->val.string.len) : "";
 
 		if (strcmp(name, "fixed") == 0)
 			backoff->strategy = JQ_BACKOFF_FIXED;
@@ -161,8 +161,8 @@ jq_interval_us(const Interval *interval, const char *argument,
 {
 	int64		us = 0;
 	bool		is_legal = interval->month == 0 &&
-		!pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &us) &&
-		!pg_add_s64_overflow(us, interval->time, &us);
+	!pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &us) &&
+	!pg_add_s64_overflow(us, interval->time, &us);
 
 	if (interval->month != 0)
 		ereport(ERROR,

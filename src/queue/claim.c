@@ -113,13 +113,18 @@ static JqStatement walk_lanes_of_type = {
 	.argtypes = {TIMESTAMPTZOID, TEXTOID, REGROLEOID}
 };
 
+/* The jobs of a lane from the head on, which the walk has found. */
 static JqStatement read_lane = {
 	.text = "SELECT ctid, scheduled_at, id FROM @.jobs_queue_live"
 	" WHERE job_type = $1 AND stage = $2 AND priority = $3"
 	" AND scheduled_at <= $4 AND status = 'queued'"
+	" AND (scheduled_at, id) >= ($6, $7)"
 	" AND ($5 IS NULL OR owner = $5) ORDER BY scheduled_at, id",
-	.nargs = 5,
-	.argtypes = {TEXTOID, TEXTOID, INT2OID, TIMESTAMPTZOID, REGROLEOID}
+	.nargs = 7,
+	.argtypes = {
+		TEXTOID, TEXTOID, INT2OID, TIMESTAMPTZOID, REGROLEOID,
+		TIMESTAMPTZOID, INT8OID
+	}
 };
 
 static void sweep_if_due(ClaimState *state);
@@ -239,7 +244,7 @@ type_is_claimable(const ClaimState *state, const char *job_type, Oid *owner)
 {
 	const JqJobType *type = jq_job_type(job_type);
 	JqRunner	runner = state->claim->holder != 0 ?
-		JQ_RUNNER_SQL : JQ_RUNNER_EXTERNAL;
+	JQ_RUNNER_SQL : JQ_RUNNER_EXTERNAL;
 
 	if (!type->is_enabled || type->runner != runner)
 		return false;
@@ -293,16 +298,18 @@ advance_lane(ClaimState *state, Lane *lane)
 	{
 		const JqJobType *type = jq_job_type(lane->job_type);
 		bool		by_owner = state->claim->holder != 0 && type->command == NULL;
-		Datum		values[5] = {
+		Datum		values[7] = {
 			CStringGetTextDatum(lane->job_type),
 			CStringGetTextDatum(lane->stage),
 			Int16GetDatum(lane->priority),
 			TimestampTzGetDatum(state->now),
-			ObjectIdGetDatum(state->claim->role)
+			ObjectIdGetDatum(state->claim->role),
+			TimestampTzGetDatum(lane->scheduled_at),
+			Int64GetDatum(lane->id)
 		};
 
 		lane->portal = jq_statement_open(&read_lane, values,
-										 by_owner ? "     " : "    n");
+										 by_owner ? "       " : "    n  ");
 	}
 	if (lane->page_next >= lane->page_rows)
 	{

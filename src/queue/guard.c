@@ -369,7 +369,7 @@ check_unknown_id(TriggerData *trigger, int64 id)
 {
 	const JqCatalog *catalog = jq_catalog();
 	bool		is_live =
-		RelationGetRelid(trigger->tg_relation) == catalog->jobs_queue_live;
+	RelationGetRelid(trigger->tg_relation) == catalog->jobs_queue_live;
 	Relation	other;
 	ScanKeyData key;
 	SysScanDesc scan;

@@ -163,7 +163,7 @@ jq_sql_payload(Datum command, Datum payload)
 	JsonbParseState *state = NULL;
 	JsonbValue	value;
 	Jsonb	   *inner = payload != 0 ? DatumGetJsonbP(payload) :
-		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	value.type = jbvString;

@@ -614,6 +614,7 @@ execute_command(const ClaimedJob *job, DestReceiver *receiver)
 	for (int i = 0; i < NPARAMS; i++)
 	{
 		params->params[i].value = values[i];
+		params->params[i].isnull = false;
 		params->params[i].pflags = PARAM_FLAG_CONST;
 		params->params[i].ptype = param_types[i];
 	}
