@@ -10,7 +10,7 @@ MODULE_big = jobqueue
 # One paragraph per layer; a layer knows its own directory and those below it.
 OBJS = src/jobqueue.o \
        src/worker/worker.o src/worker/launcher.o src/worker/scheduler.o \
-       src/worker/maintenance.o src/worker/executor.o \
+       src/worker/maintenance.o src/worker/executor.o src/worker/body.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
        src/api/server.o \

@@ -3,6 +3,7 @@
 \pset border 0
 \pset footer off
 \pset null -
+\pset pager off
 SET search_path = demo, public;
 
 CREATE FUNCTION pg_temp.ms(duration interval) RETURNS numeric

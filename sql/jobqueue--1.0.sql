@@ -483,6 +483,7 @@ CREATE FUNCTION grant_job_role(role regrole, job_role text)
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	schema regnamespace;
 	functions text[];
 	fn text;
 	rel record;
@@ -503,11 +504,18 @@ BEGIN
 				HINT = 'The job roles are producer, worker, operator and observer.';
 	END IF;
 
-	EXECUTE format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
+	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = role) THEN
+		RAISE EXCEPTION 'role "%" does not exist', role
+			USING ERRCODE = 'undefined_object';
+	END IF;
+
+	-- Asked for, because a schema can be renamed.
+	SELECT e.extnamespace INTO STRICT schema FROM pg_extension e WHERE e.extname = 'jobqueue';
+	EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', schema, role);
 	FOR fn IN
 		SELECT p.oid::regprocedure::text
 		FROM pg_proc p
-		WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = ANY (functions)
+		WHERE p.pronamespace = schema AND p.proname = ANY (functions)
 		ORDER BY 1
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', fn, role);
@@ -541,7 +549,7 @@ BEGIN
 		) AS g(job_role, kind, rights, name)
 		WHERE g.job_role = grant_job_role.job_role
 	LOOP
-		EXECUTE format('GRANT %s ON %s @extschema@.%I TO %s', rel.rights, rel.kind, rel.name, role);
+		EXECUTE format('GRANT %s ON %s %s.%I TO %s', rel.rights, rel.kind, schema, rel.name, role);
 	END LOOP;
 END
 $$;
@@ -634,7 +642,7 @@ COMMENT ON FUNCTION job_state(jobs_queue)
 
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON jobs_queue
 	FOR EACH ROW EXECUTE FUNCTION _guard_job();
-CREATE TRIGGER release_dependents AFTER INSERT ON jobs_queue_done
+CREATE TRIGGER release_dependents AFTER INSERT OR UPDATE OF status ON jobs_queue_done
 	FOR EACH ROW WHEN (NEW.status = 'completed') EXECUTE FUNCTION _release_dependents();
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON job_types
 	FOR EACH ROW EXECUTE FUNCTION _guard_job_type('job_type', 'runner', 'command', 'endpoint');
@@ -702,6 +710,8 @@ COMMENT ON VIEW job_workers IS 'Outside workers that registered and the workers 
 -- Privileges: nothing for PUBLIC; grant_job_role() gives sets of rights
 -- ---------------------------------------------------------------------------
 
+-- The comparisons of an oid with a regclass name their operator: one of those
+-- very types in the schema of the extension would be taken before the server's.
 DO $$
 DECLARE
 	fn regprocedure;
@@ -710,8 +720,8 @@ BEGIN
 		SELECT d.objid
 		FROM pg_catalog.pg_depend d
 			JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
-		WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-			AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+		WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+			AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
 			AND d.deptype = 'e' AND e.extname = 'jobqueue'
 	LOOP
 		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', fn);

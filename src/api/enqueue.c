@@ -339,8 +339,10 @@ member_array(const char *key, JsonbValue *value, Oid type)
 
 		if (token != WJB_ELEM)
 			continue;
-		if (type == TEXTOID)
+		if (type == TEXTOID && element.type == jbvString)
 			datum = member_text(key, &element);
+		else if (type == TEXTOID)
+			wrong_member(key, "an array of texts");
 		else if (element.type == jbvNumeric)
 			datum = DirectFunctionCall1(numeric_int8,
 										NumericGetDatum(element.val.numeric));

@@ -49,6 +49,7 @@ static int	default_batch(const JqClaim *claim);
 static bool resolve(const JqHeld *held, bool success, const char *error);
 static Datum *elements_of(FunctionCallInfo fcinfo, int n, Oid type,
 						  const char *name, int expected, bool **nulls);
+static void check_positive(int64 value, const char *name);
 
 Datum
 jobqueue_claim_next_job(PG_FUNCTION_ARGS)
@@ -184,6 +185,13 @@ jobqueue_resolve_jobs(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(4))
 		claim_nos = elements_of(fcinfo, 4, INT4OID, NULL, count, &claim_nulls);
 
+	for (int i = 0; i < count; i++)
+	{
+		check_positive(DatumGetInt64(ids[i]), "job_ids");
+		if (claim_nos != NULL && !claim_nulls[i])
+			check_positive(DatumGetInt32(claim_nos[i]), "claim_nos");
+	}
+
 	results = palloc(sizeof(Datum) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 	{
@@ -231,6 +239,16 @@ elements_of(FunctionCallInfo fcinfo, int n, Oid type, const char *name,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				 errmsg("arrays must have the same length as job_ids")));
 	return elements;
+}
+
+/* An element of the array "name"; a claim_no of 0 would fence nothing. */
+static void
+check_positive(int64 value, const char *name)
+{
+	if (value <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be positive", name)));
 }
 
 Datum

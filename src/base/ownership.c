@@ -72,7 +72,10 @@ jq_ownership_guard(TriggerData *trigger)
 	values[0] = ObjectIdGetDatum(owner);
 	columns[1] = SPI_fnumber(desc, "updated_at");
 	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	return heap_modify_tuple_by_cols(row, desc, 2, columns, values, nulls);
+	/* A restored row keeps the time it has. */
+	return heap_modify_tuple_by_cols(row, desc,
+									 TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? 2 : 1,
+									 columns, values, nulls);
 }
 
 static Oid

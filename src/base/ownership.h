@@ -21,7 +21,7 @@ extern void jq_ownership_check(Oid role, Oid owner, const char *what);
  * protected columns as arguments: a new row belongs to the caller unless it
  * names an owner whom the caller may act as; a protected column, or the row
  * itself, goes only at the hand of somebody who may act as both the old and
- * the new owner.  Returns the row to store; also sets updated_at.
+ * the new owner.  Returns the row to store; an UPDATE also sets updated_at.
  */
 extern HeapTuple jq_ownership_guard(TriggerData *trigger);
 

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #define START_TIMEOUT_MS 10000
+#define SUSPECT_MS 10000		/* how long a suspect job keeps others away */
 #define MAX_MARKS 64
 
 /* Fields that are not in JqWorkerInfo are nobody else's business. */
@@ -34,6 +35,7 @@ typedef struct WorkerSlot
 	Latch	   *latch;			/* NULL: has not attached */
 	int64		cancel_job_id;	/* 0: none */
 	bool		waiting_taken;	/* see jq_shared_take_waiting */
+	TimestampTz suspect_at;		/* a suspect job was begun; 0: none */
 	JqWorkerInfo info;
 } WorkerSlot;
 
@@ -231,6 +233,7 @@ jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
 		slot->latch = NULL;
 		slot->cancel_job_id = 0;
 		slot->waiting_taken = false;
+		slot->suspect_at = 0;
 		memset(&slot->info, 0, sizeof(slot->info));
 		slot->info.kind = kind;
 		slot->info.state = JQ_STATE_STARTING;
@@ -412,6 +415,7 @@ jq_shared_end_batch(void)
 {
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	my_slot->info.waiting_jobs = 0;
+	my_slot->suspect_at = 0;
 	LWLockRelease(shared->lock);
 }
 
@@ -440,6 +444,27 @@ jq_shared_end_job(void)
 	my_slot->cancel_job_id = 0;
 	my_slot->info.job_id = 0;
 	LWLockRelease(shared->lock);
+}
+
+bool
+jq_shared_begin_suspect(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		alone = true;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->nslots; i++)
+	{
+		WorkerSlot *slot = &shared->slots[i];
+
+		if (slot != my_slot && slot->in_use && slot->suspect_at != 0 &&
+			now < TimestampTzPlusMilliseconds(slot->suspect_at, SUSPECT_MS))
+			alone = false;
+	}
+	if (alone)
+		my_slot->suspect_at = now;
+	LWLockRelease(shared->lock);
+	return alone;
 }
 
 bool
@@ -631,7 +656,9 @@ jq_shared_make_room(void)
 	{
 		WorkerSlot *slot = &shared->slots[i];
 
-		if (!is_executor(slot, InvalidOid, InvalidOid))
+		/* one that has just been started has something to do first */
+		if (!is_executor(slot, InvalidOid, InvalidOid) ||
+			slot->info.state == JQ_STATE_STARTING)
 			continue;
 		if (slot->info.retire || slot->info.state == JQ_STATE_DRAINING)
 			is_waiting = true;

@@ -118,6 +118,13 @@ extern void jq_shared_report_absent(void);
 extern bool jq_shared_begin_job(int64 job_id, int waiting);
 extern void jq_shared_end_job(void);
 
+/*
+ * Asks to run, in this batch, a job that was running when the server crashed.
+ * False: another executor has just begun such a job.  Were both running when
+ * the culprit strikes again, the innocent one would be blamed with it.
+ */
+extern bool jq_shared_begin_suspect(void);
+
 /* After a claim, and when its jobs have ended. */
 extern void jq_shared_begin_batch(void);
 extern void jq_shared_end_batch(void);

@@ -14,6 +14,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "base/catalog.h"
 #include "base/names.h"
 #include "base/ownership.h"
 #include "base/rows.h"
@@ -41,10 +42,11 @@ jobqueue_guard_job_type(PG_FUNCTION_ARGS)
 	bool		isnull;
 	Datum		name;
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		RelationGetRelid(trigger->tg_relation) != jq_catalog()->job_types)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"_guard_job_type\" must be called as a trigger")));
+				 errmsg("function \"_guard_job_type\" must be called as the trigger of job_types")));
 	result = jq_ownership_guard(trigger);
 	name = jq_row_new_value(trigger, "job_type", &isnull);
 	if (!isnull && !TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
@@ -142,9 +144,10 @@ jobqueue_guard_owned(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		RelationGetNamespace(trigger->tg_relation) != jq_catalog()->schema)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"_guard_owned\" must be called as a trigger")));
+				 errmsg("function \"_guard_owned\" must be called as the trigger of a table with an owner")));
 	return PointerGetDatum(jq_ownership_guard(trigger));
 }

@@ -59,7 +59,8 @@ static JqStatement lock_children = {
 static JqStatement release_children = {
 	.text = "WITH gone AS (DELETE FROM @.job_dependencies"
 	" WHERE depends_on = $1 RETURNING job_id)"
-	" UPDATE @.jobs_queue_live q SET waiting_for = q.waiting_for - 1,"
+	" UPDATE @.jobs_queue_live q"
+	" SET waiting_for = greatest(q.waiting_for - 1, 0),"
 	" status = CASE WHEN q.status = 'blocked' AND q.waiting_for <= 1"
 	" THEN 'queued' ELSE q.status END, updated_at = clock_timestamp()"
 	" FROM gone WHERE q.id = gone.job_id",

@@ -139,7 +139,7 @@ jq_enqueue(const JqNewJob *job)
 	if (ndepends_on > 0 && id > 0)
 		jq_dependencies_add(id, depends_on, ndepends_on);
 	jq_scope_leave();
-	return Abs(id);
+	return id < 0 ? -id : id;
 }
 
 int64 *

@@ -53,12 +53,16 @@ PG_FUNCTION_INFO_V1(jobqueue_release_dependents);
 /* Longest attempt that a job may ask for. */
 #define MAX_TIMEOUT_US USECS_PER_DAY
 
-/* The row that the current command moves to the other leaf. */
+/*
+ * The row that the current command moves to the other leaf.  The transaction
+ * id is that of the subtransaction, so that nothing outlives an abort; the
+ * command id would not do: other triggers, and a look at job_types, start new
+ * commands between the three firings.
+ */
 static struct
 {
 	int64		id;
-	SubTransactionId subxact;
-	CommandId	command;
+	TransactionId xid;
 }			moving;
 
 /* A row being changed by the trigger: its values, in place. */
@@ -70,6 +74,7 @@ typedef struct Row
 	bool		replaced[JQ_JOB_NCOLUMNS];
 } Row;
 
+static bool fired_for_leaf(FunctionCallInfo fcinfo);
 static HeapTuple guard_insert(TriggerData *trigger);
 static HeapTuple guard_update(TriggerData *trigger);
 static HeapTuple guard_delete(TriggerData *trigger);
@@ -105,10 +110,10 @@ jobqueue_guard_job(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	HeapTuple	result;
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
+	if (!fired_for_leaf(fcinfo) || !TRIGGER_FIRED_BEFORE(trigger->tg_event))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"_guard_job\" must be called as a trigger")));
+				 errmsg("function \"_guard_job\" must be called as the trigger of jobs_queue")));
 
 	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		result = jq_scope_write_mode() != JQ_WRITE_PLAIN ?
@@ -124,6 +129,20 @@ jobqueue_guard_job(PG_FUNCTION_ARGS)
 		wake_for(result, RelationGetDescr(trigger->tg_relation));
 	}
 	return PointerGetDatum(result);
+}
+
+/* Rows of other tables do not have the columns that are read by number. */
+static bool
+fired_for_leaf(FunctionCallInfo fcinfo)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Oid			relid;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		return false;
+	relid = RelationGetRelid(trigger->tg_relation);
+	return relid == jq_catalog()->jobs_queue_live ||
+		relid == jq_catalog()->jobs_queue_done;
 }
 
 /* A new job, or the second half of a move. */
@@ -177,6 +196,8 @@ guard_update(TriggerData *trigger)
 		column_changed(&was, &is, JQ_JOB_TIMEOUT) ||
 		column_changed(&was, &is, JQ_JOB_BACKOFF) ||
 		column_changed(&was, &is, JQ_JOB_UNIQUE_KEY) ||
+		column_changed(&was, &is, JQ_JOB_GROUP_KEY) ||
+		column_changed(&was, &is, JQ_JOB_MAX_ATTEMPTS) ||
 		column_changed(&was, &is, JQ_JOB_STAGE))
 		validate_values(&is);
 	set_column(&is, JQ_JOB_UPDATED_AT,
@@ -417,7 +438,8 @@ validate_values(const Row *row)
 		jq_validate_sql_payload(column_of(row, JQ_JOB_PAYLOAD));
 	jq_validate_instant(DatumGetTimestampTz(column_of(row, JQ_JOB_SCHEDULED_AT)),
 						"scheduled_at");
-	if (int_column(row, JQ_JOB_MAX_ATTEMPTS) < 1)
+	if (int_column(row, JQ_JOB_MAX_ATTEMPTS) < 1 ||
+		int_column(row, JQ_JOB_MAX_ATTEMPTS) > 1000)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_attempts must be between %d and %d", 1, 1000)));
@@ -588,16 +610,14 @@ static void
 note_moving(int64 id)
 {
 	moving.id = id;
-	moving.subxact = GetCurrentSubTransactionId();
-	moving.command = GetCurrentCommandId(false);
+	moving.xid = GetCurrentTransactionId();
 }
 
 static bool
 row_is_moving(int64 id)
 {
 	return moving.id != 0 && moving.id == id &&
-		moving.subxact == GetCurrentSubTransactionId() &&
-		moving.command == GetCurrentCommandId(false);
+		moving.xid == GetCurrentTransactionIdIfAny();
 }
 
 /* ---- after the fact ---- */
@@ -617,7 +637,7 @@ wake_for(HeapTuple tuple, TupleDesc desc)
 		jq_wake_at_commit();
 }
 
-/* AFTER INSERT ON jobs_queue_done FOR EACH ROW WHEN (completed) */
+/* AFTER INSERT OR UPDATE OF status ON jobs_queue_done, WHEN (completed) */
 Datum
 jobqueue_release_dependents(PG_FUNCTION_ARGS)
 {
@@ -625,13 +645,14 @@ jobqueue_release_dependents(PG_FUNCTION_ARGS)
 	bool		isnull;
 	Datum		id;
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
+	if (!fired_for_leaf(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"_release_dependents\" must be called as a trigger")));
+				 errmsg("function \"_release_dependents\" must be called as the trigger of jobs_queue_done")));
 	/* The functions that complete jobs see to this themselves. */
 	if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
 	{
+		/* Of an UPDATE this is the old row: its id is the same. */
 		id = heap_getattr(trigger->tg_trigtuple, JQ_JOB_ID,
 						  RelationGetDescr(trigger->tg_relation), &isnull);
 		jq_scope_enter(JQ_WRITE_ENGINE);

@@ -552,8 +552,8 @@ jq_resolve_reclaim(int64 incarnation,
 	tids = palloc(sizeof(ItemPointerData) * Max(rows, 1));
 	for (uint64 i = 0; i < rows; i++)
 		if (!row_is_looked_after(i, incarnation, is_alive))
-			ItemPointerCopy((ItemPointer) DatumGetPointer(jq_statement_value(i, 1)),
-							&tids[ntids++]);
+			tids[ntids++] =
+				*(ItemPointer) DatumGetPointer(jq_statement_value(i, 1));
 	for (int i = 0; i < ntids; i++)
 		if (reclaim_one(&tids[i], incarnation))
 			reclaimed++;

@@ -12,17 +12,12 @@
  *	  A job that could not be recorded is left to the scheduler, which takes
  *	  back what a dead executor held: then this process ends.
  *
- *	  On SIGTERM the current job may go on for jobqueue.shutdown_timeout.  A
- *	  periodic timeout watches that, and requests to cancel the job.
- *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "worker/worker.h"
 
-#include "access/heapam.h"
-#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/catalog.h"
@@ -30,17 +25,8 @@
 #include "base/config.h"
 #include "base/db.h"
 #include "base/scope.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_type.h"
-#include "commands/async.h"
-#include "commands/prepare.h"
-#include "commands/sequence.h"
-#include "executor/spi.h"
 #include "executor/tuptable.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "nodes/params.h"
-#include "parser/parse_param.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "queue/claim.h"
@@ -48,36 +34,29 @@
 #include "queue/job_types.h"
 #include "queue/resolve.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
-#include "storage/lock.h"
 #include "storage/proc.h"
-#include "tcop/dest.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
-#include "utils/portal.h"
 #include "utils/rel.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
+#include "worker/body.h"
 
 #define WAIT_EVENT "JobqueueExecutorMain"
-#define WATCH_MS 100			/* how often a running job is looked at */
+#define SUSPECT_DELAY_MS 1000	/* of a suspect job that must not run yet */
 #define SHORT_JOB_MS 10			/* claim more when jobs are this short */
-#define MAX_RESULT_SIZE (64 * 1024)
-#define NPARAMS 2				/* $1 payload, $2 job id */
 
 /* What the body of a claimed job needs, copied out of the claim. */
 typedef struct ClaimedJob
 {
 	JqHeld		held;
 	char	   *job_type;
-	char	   *command;		/* NULL: not for this role, or none */
-	Datum		payload;		/* jsonb, not toasted */
-	int			timeout_ms;		/* 0: none */
+	JqBody		body;
 	int			attempt;
 	int			max_attempts;
+	bool		is_suspect;		/* was running when the server crashed */
 	ErrorData  *error;			/* of the body */
 } ClaimedJob;
 
@@ -87,31 +66,16 @@ typedef struct Batch
 	ClaimedJob *jobs;
 	int			njobs;
 	int			next;			/* the first that has not begun */
+	int			release_delay_ms;	/* of those given back */
 } Batch;
-
-/* Keeps the first row of the last result. */
-typedef struct FirstRowReceiver
-{
-	DestReceiver pub;
-	MemoryContext context;
-	TupleDesc	row_type;
-	HeapTuple	row;			/* NULL: none yet */
-} FirstRowReceiver;
-
-static const Oid param_types[NPARAMS] = {JSONBOID, INT8OID};
 
 static pg_uuid_t worker_id;
 static bool must_exit = false;	/* something is left to the scheduler */
 static int	max_claim = 1;		/* jobs to claim next */
 static int	session_timeout_ms = 0; /* transaction_timeout of the role */
-static TimeoutId watch_timeout;
-static volatile sig_atomic_t job_is_running = false;
-static volatile sig_atomic_t drain_is_over = false;
-static volatile TimestampTz shutdown_at = 0;
 
-static void request_shutdown(SIGNAL_ARGS);
-static void watch_job(void);
 static void prepare_session(void);
+static bool must_stop(void);
 static bool should_stop(void);
 static void claim_batch(void *arg);
 static List *list_job_types(void);
@@ -125,15 +89,9 @@ static void run_batch(Batch *batch);
 static void run_job(ClaimedJob *job);
 static bool attempt_job(ClaimedJob *job);
 static void perform_job(ClaimedJob *job);
-static bool run_body(ClaimedJob *job, Datum *result);
-static void start_watching(int timeout_ms);
-static void stop_watching(void);
-static void execute_command(const ClaimedJob *job, DestReceiver *receiver);
-static bool first_row_as_jsonb(FirstRowReceiver *receiver, Datum *result);
 static void record_failure(void *arg);
 static char *error_text(const ErrorData *error);
 static void release_rest(void *arg);
-static void reset_session(void *arg);
 
 void
 jq_executor_main(Datum arg)
@@ -141,12 +99,13 @@ jq_executor_main(Datum arg)
 	TimestampTz idle_since;
 	Batch		batch;
 
-	jq_worker_begin(JQ_WORKER_EXECUTOR, request_shutdown);
+	jq_worker_begin(JQ_WORKER_EXECUTOR, jq_body_request_shutdown);
 	jq_worker_connect(jq_worker_role(), BGWORKER_BYPASS_ROLELOGINCHECK);
 	prepare_session();
 
+	/* Started for a reason: room for others is made after the first job. */
 	idle_since = GetCurrentTimestamp();
-	while (!should_stop())
+	do
 	{
 		long		idle_ms;
 
@@ -154,6 +113,8 @@ jq_executor_main(Datum arg)
 
 		/* Idle first: a wake-up during the claim must not be lost. */
 		jq_shared_report_state(JQ_STATE_IDLE);
+		if (must_stop())
+			break;
 		memset(&batch, 0, sizeof(batch));
 		if (jq_worker_protect(claim_batch, &batch) && batch.njobs > 0)
 		{
@@ -171,39 +132,8 @@ jq_executor_main(Datum arg)
 						   WAIT_EVENT);
 		}
 		jq_shared_report_cycle();
-	}
+	} while (!should_stop());
 	proc_exit(0);
-}
-
-/* As SignalHandlerForShutdownRequest, and remembers when it was. */
-static void
-request_shutdown(SIGNAL_ARGS)
-{
-	int			save_errno = errno;
-
-	if (!ShutdownRequestPending)
-		shutdown_at = GetCurrentTimestamp();
-	ShutdownRequestPending = true;
-	SetLatch(MyLatch);
-	errno = save_errno;
-}
-
-/* Timeout handler: interrupts the body of a job, and never our own work. */
-static void
-watch_job(void)
-{
-	if (!job_is_running)
-		return;
-	if (ShutdownRequestPending &&
-		GetCurrentTimestamp() >=
-		TimestampTzPlusMilliseconds(shutdown_at, jq_config_shutdown_timeout))
-		drain_is_over = true;
-	if (drain_is_over || jq_shared_job_is_cancelled())
-	{
-		InterruptPending = true;
-		QueryCancelPending = true;
-		SetLatch(MyLatch);
-	}
 }
 
 /*
@@ -223,7 +153,7 @@ prepare_session(void)
 		SetConfigOption("transaction_timeout", "0",
 						PGC_SUSET, PGC_S_OVERRIDE);
 	}
-	watch_timeout = RegisterTimeout(USER_TIMEOUT, watch_job);
+	jq_body_init();
 
 	if (!pg_strong_random(&worker_id, sizeof(worker_id)))
 		ereport(FATAL,
@@ -234,12 +164,18 @@ prepare_session(void)
 	jq_shared_report_worker_id(&worker_id);
 }
 
-/* Between two jobs. */
+/* Whether no further job may begin. */
+static bool
+must_stop(void)
+{
+	return must_exit || ShutdownRequestPending || !jq_config_enabled;
+}
+
+/* As above, between two jobs, when somebody else may want the room. */
 static bool
 should_stop(void)
 {
-	return must_exit || ShutdownRequestPending || !jq_config_enabled ||
-		jq_shared_should_retire();
+	return must_stop() || jq_shared_should_retire();
 }
 
 /*
@@ -337,6 +273,7 @@ read_job(ClaimedJob *job, TupleTableSlot *slot, MemoryContext context)
 	const JqJobType *type;
 	MemoryContext old;
 	JqJob		row;
+	Datum		payload;
 	bool		isnull;
 
 	jq_job_read(slot, &row);
@@ -348,14 +285,16 @@ read_job(ClaimedJob *job, TupleTableSlot *slot, MemoryContext context)
 	job->job_type = pstrdup(row.job_type);
 	job->attempt = row.attempts;
 	job->max_attempts = row.max_attempts;
-	job->timeout_ms = least_timeout_ms(slot, type->timeout_us);
-	job->payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(
-														 slot_getattr(slot, JQ_JOB_PAYLOAD, &isnull)));
+	job->is_suspect = row.crashes > 0;
+	job->body.job_id = row.id;
+	job->body.timeout_ms = least_timeout_ms(slot, type->timeout_us);
+	payload = slot_getattr(slot, JQ_JOB_PAYLOAD, &isnull);
+	job->body.payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(payload));
 	if (type->command != NULL && type->owner == jq_worker_role())
-		job->command = pstrdup(type->command);
+		job->body.command = pstrdup(type->command);
 	else if (type->command == NULL && row.owner == jq_worker_role() &&
 			 strcmp(row.job_type, JQ_SQL_JOB_TYPE) == 0)
-		job->command = payload_command(job->payload, &job->payload);
+		job->body.command = payload_command(job->body.payload, &job->body.payload);
 	MemoryContextSwitchTo(old);
 }
 
@@ -422,10 +361,17 @@ run_batch(Batch *batch)
 	long		spent_ms;
 
 	jq_shared_begin_batch();
-	while (batch->next < batch->njobs && !should_stop())
+	while (batch->next < batch->njobs)
 	{
 		ClaimedJob *job = &batch->jobs[batch->next];
 
+		if (batch->next == 0 ? must_stop() : should_stop())
+			break;
+		if (job->is_suspect && !jq_shared_begin_suspect())
+		{
+			batch->release_delay_ms = SUSPECT_DELAY_MS;
+			break;
+		}
 		if (!jq_shared_begin_job(job->held.job_id,
 								 batch->njobs - batch->next - 1))
 			break;
@@ -459,7 +405,7 @@ run_job(ClaimedJob *job)
 			must_exit = true;
 		FreeErrorData(job->error);
 	}
-	if (!jq_worker_protect(reset_session, NULL))
+	if (!jq_worker_protect(jq_body_reset_session, NULL))
 		must_exit = true;
 }
 
@@ -477,7 +423,7 @@ attempt_job(ClaimedJob *job)
 	PG_CATCH();
 	{
 		succeeded = false;
-		stop_watching();
+		jq_body_stop_watching();
 		MemoryContextSwitchTo(context);
 		job->error = CopyErrorData();
 		FlushErrorState();
@@ -501,7 +447,7 @@ perform_job(ClaimedJob *job)
 									job->job_type);
 
 	jq_db_begin_as_session(activity);
-	outcome.has_result = run_body(job, &outcome.result);
+	outcome.has_result = jq_body_run(&job->body, &outcome.result);
 	XactReadOnly = false;
 	if (!jq_resolve(&job->held, &outcome))
 		ereport(ERROR,
@@ -509,157 +455,6 @@ perform_job(ClaimedJob *job)
 				 errmsg("job %lld is not held any more",
 						(long long) job->held.job_id)));
 	jq_db_commit();
-}
-
-/*
- * The part that belongs to the role: the command, the triggers that it
- * deferred, and the text of the result.  True: there is a result.
- */
-static bool
-run_body(ClaimedJob *job, Datum *result)
-{
-	FirstRowReceiver receiver = {0};
-	bool		has_result;
-
-	start_watching(job->timeout_ms);
-	receiver.pub.mydest = DestNone;
-	receiver.context = CurrentMemoryContext;
-	execute_command(job, &receiver.pub);
-	if (SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0) < 0)
-		elog(ERROR, "could not fire deferred triggers");
-	has_result = first_row_as_jsonb(&receiver, result);
-	stop_watching();
-	return has_result;
-}
-
-/* Arms the timeouts of a body. */
-static void
-start_watching(int timeout_ms)
-{
-	TimestampTz first = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													WATCH_MS);
-
-	QueryCancelPending = false;
-	drain_is_over = false;
-	job_is_running = true;
-	enable_timeout_every(watch_timeout, first, WATCH_MS);
-	if (timeout_ms > 0)
-		enable_timeout_after(STATEMENT_TIMEOUT, timeout_ms);
-}
-
-/* A cancellation that comes too late is forgotten. */
-static void
-stop_watching(void)
-{
-	job_is_running = false;
-	disable_timeout(watch_timeout, false);
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	QueryCancelPending = false;
-}
-
-/* Tells the parser the types of $1 and $2. */
-static void
-setup_parameters(ParseState *pstate, void *arg)
-{
-	setup_parse_fixed_parameters(pstate, param_types, NPARAMS);
-}
-
-static void
-start_first_row(DestReceiver *self, int operation, TupleDesc row_type)
-{
-	FirstRowReceiver *receiver = (FirstRowReceiver *) self;
-	MemoryContext old = MemoryContextSwitchTo(receiver->context);
-
-	receiver->row_type = CreateTupleDescCopy(row_type);
-	receiver->row = NULL;
-	MemoryContextSwitchTo(old);
-}
-
-static bool
-receive_first_row(TupleTableSlot *slot, DestReceiver *self)
-{
-	FirstRowReceiver *receiver = (FirstRowReceiver *) self;
-
-	if (receiver->row == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(receiver->context);
-
-		receiver->row = ExecCopySlotHeapTuple(slot);
-		MemoryContextSwitchTo(old);
-	}
-	return true;
-}
-
-static void
-end_first_row(DestReceiver *self)
-{
-}
-
-/* Runs the command with the payload as $1 and the job id as $2. */
-static void
-execute_command(const ClaimedJob *job, DestReceiver *receiver)
-{
-	SPIExecuteOptions options = {0};
-	ParamListInfo params = makeParamList(NPARAMS);
-	Datum		values[NPARAMS];
-	int			code;
-
-	receiver->rStartup = start_first_row;
-	receiver->receiveSlot = receive_first_row;
-	receiver->rShutdown = end_first_row;
-	receiver->rDestroy = end_first_row;
-
-	values[0] = job->payload;
-	values[1] = Int64GetDatum(job->held.job_id);
-	for (int i = 0; i < NPARAMS; i++)
-	{
-		params->params[i].value = values[i];
-		params->params[i].isnull = false;
-		params->params[i].pflags = PARAM_FLAG_CONST;
-		params->params[i].ptype = param_types[i];
-	}
-	params->parserSetup = setup_parameters;
-	options.params = params;
-	options.dest = receiver;
-
-	if (job->command == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("job has no command that may run as role \"%s\"",
-						GetUserNameFromId(jq_worker_role(), false))));
-	code = SPI_execute_extended(job->command, &options);
-	if (code == SPI_ERROR_TRANSACTION)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot begin or end transactions in an SQL job")));
-	if (code == SPI_ERROR_COPY)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot copy from or to the client in an SQL job")));
-	if (code < 0)
-		elog(ERROR, "could not execute command: %s",
-			 SPI_result_code_string(code));
-}
-
-/* False: no row, nothing but void in it, or too large to be kept. */
-static bool
-first_row_as_jsonb(FirstRowReceiver *receiver, Datum *result)
-{
-	TupleDesc	row_type;
-	Datum		row;
-	Datum		json;
-
-	if (receiver->row == NULL)
-		return false;
-	if (receiver->row_type->natts == 1 &&
-		TupleDescAttr(receiver->row_type, 0)->atttypid == VOIDOID)
-		return false;
-	row_type = BlessTupleDesc(receiver->row_type);
-	row = heap_copy_tuple_as_datum(receiver->row, row_type);
-	json = DirectFunctionCall1(row_to_json, row);
-	*result = DirectFunctionCall1(jsonb_in,
-								  CStringGetDatum(TextDatumGetCString(json)));
-	return VARSIZE_ANY(DatumGetPointer(*result)) <= MAX_RESULT_SIZE;
 }
 
 /*
@@ -674,7 +469,7 @@ record_failure(void *arg)
 	bool		is_held;
 
 	outcome.error = error_text(job->error);
-	if (drain_is_over && job->error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (jq_body_was_cut_off() && job->error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		outcome.kind = JQ_OUTCOME_RELEASED;
 		outcome.error = NULL;
@@ -683,10 +478,13 @@ record_failure(void *arg)
 	is_held = jq_resolve(&job->held, &outcome);
 	jq_db_commit();
 
-	if (!is_held && jq_config_logs(DEBUG1))
-		ereport(DEBUG1,
-				(errmsg("job %lld (%s) was lost while it ran",
-						(long long) job->held.job_id, job->job_type)));
+	if (!is_held)
+	{
+		if (jq_config_logs(DEBUG1))
+			ereport(DEBUG1,
+					(errmsg("job %lld (%s) was lost while it ran",
+							(long long) job->held.job_id, job->job_type)));
+	}
 	else if (outcome.kind == JQ_OUTCOME_FAILED && jq_config_logs(LOG))
 		ereport(LOG,
 				(errmsg("job %lld (%s) failed on attempt %d of %d: %s (%s)",
@@ -701,7 +499,7 @@ static char *
 error_text(const ErrorData *error)
 {
 	char	   *full = psprintf("%s (%s)", error->message,
-								 unpack_sql_state(error->sqlerrcode));
+								unpack_sql_state(error->sqlerrcode));
 
 	if (error->detail != NULL)
 		full = psprintf("%s\nDETAIL:  %s", full, error->detail);
@@ -715,28 +513,11 @@ release_rest(void *arg)
 	Batch	   *batch = (Batch *) arg;
 	JqOutcome	outcome = {.kind = JQ_OUTCOME_RELEASED};
 
+	outcome.has_retry_at = batch->release_delay_ms > 0;
+	outcome.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   batch->release_delay_ms);
 	jq_db_begin("releasing jobs");
 	for (int i = batch->next; i < batch->njobs; i++)
 		(void) jq_resolve(&batch->jobs[i].held, &outcome);
 	jq_db_commit();
-}
-
-/*
- * Leaves nothing of a job's session to the next one: what DISCARD ALL does,
- * but for the plan cache, which holds nothing of the job's.
- */
-static void
-reset_session(void *arg)
-{
-	jq_catalog_begin();
-	PortalHashTableDeleteAll();
-	SetPGVariable("session_authorization", NIL, false);
-	SetConfigOption("role", "none", PGC_USERSET, PGC_S_SESSION);
-	ResetAllOptions();
-	DropAllPreparedStatements();
-	Async_UnlistenAll();
-	LockReleaseAll(USER_LOCKMETHOD, true);
-	ResetTempTableNamespace();
-	ResetSequenceCaches();
-	jq_catalog_commit();
 }

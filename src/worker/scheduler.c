@@ -78,7 +78,7 @@ typedef struct Demand
 	"ORDER BY q.scheduled_at, q.id LIMIT 1000) d) "
 
 static JqStatement due_by_owner_statement = {
-	.text = DUE_JOBS "SELECT d.owner::oid, count(*) FROM due d GROUP BY 1",
+	.text = DUE_JOBS "SELECT count(*), d.owner::oid FROM due d GROUP BY 2",
 	.nargs = 1,
 	.argtypes = {TEXTOID}
 };
@@ -158,10 +158,11 @@ run_cycle(void)
 	if (!jq_config_enabled || ShutdownRequestPending)
 		return sleep_ms;
 
+	/* Somebody waits for the first; the others wake us when they enqueue. */
+	(void) jq_worker_protect(serve_demand, NULL);
 	(void) jq_worker_protect(run_cron, NULL);
 	watch_running(now);
 	(void) jq_worker_protect(jq_maintenance_release_waiting, NULL);
-	(void) jq_worker_protect(serve_demand, NULL);
 	if (now >= prune_at)
 	{
 		prune_at = TimestampTzPlusMilliseconds(now, PRUNE_INTERVAL_MS);
@@ -334,21 +335,25 @@ collect_of_type(List *demands, const char *name, MemoryContext context)
 							   &due_statement, values, NULL, 0);
 	for (uint64 row = 0; row < count; row++)
 	{
-		bool		isnull = false;
-		Datum		role = by_job_owner ?
-			jq_statement_nullable(row, 1, &isnull) : ObjectIdGetDatum(owner);
-		Datum		due = jq_statement_value(row, by_job_owner ? 2 : 1);
+		int64		due = DatumGetInt64(jq_statement_value(row, 1));
 		MemoryContext old;
 		Demand	   *demand;
 
-		if (DatumGetInt64(due) == 0)
+		if (due == 0)
 			continue;
+		if (by_job_owner)
+		{
+			bool		isnull;
+			Datum		role = jq_statement_nullable(row, 2, &isnull);
+
+			owner = isnull ? InvalidOid : DatumGetObjectId(role);
+		}
 		old = MemoryContextSwitchTo(context);
 		demand = palloc0(sizeof(Demand));
 		demand->job_type = pstrdup(name);
 		demand->by_job_owner = by_job_owner;
-		demand->role = isnull ? InvalidOid : DatumGetObjectId(role);
-		demand->due = DatumGetInt64(due);
+		demand->role = owner;
+		demand->due = due;
 		demands = lappend(demands, demand);
 		MemoryContextSwitchTo(old);
 	}

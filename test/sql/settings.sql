@@ -1,0 +1,88 @@
+-- Every setting: its unit, default, bounds and context.
+\set SHOW_CONTEXT never
+SELECT name, vartype AS type, unit, boot_val AS default, min_val AS min, max_val AS max,
+	enumvals, context
+FROM pg_settings WHERE name LIKE 'jobqueue.%' ORDER BY name COLLATE "C";
+SELECT name FROM pg_settings
+WHERE name LIKE 'jobqueue.%' AND (short_desc NOT LIKE 'Sets %.' OR category <> 'Customized Options')
+ORDER BY name COLLATE "C";
+
+-- The tests run with these.
+SELECT name, setting, source FROM pg_settings
+WHERE name LIKE 'jobqueue.%' AND setting IS DISTINCT FROM boot_val ORDER BY name COLLATE "C";
+SHOW jobqueue.lease;
+SHOW jobqueue.max_payload;
+SHOW jobqueue.poll_interval;
+
+-- No session can have a value of its own, whoever it is and however it tries.
+\set VERBOSITY sqlstate
+SELECT format('SET %s = %L', name, boot_val) FROM pg_settings
+WHERE name LIKE 'jobqueue.%' ORDER BY name COLLATE "C"
+\gexec
+SELECT format('ALTER ROLE CURRENT_USER SET %s = %L', name, boot_val) FROM pg_settings
+WHERE name LIKE 'jobqueue.%' ORDER BY name COLLATE "C"
+\gexec
+SELECT format('ALTER DATABASE %I SET %s = %L', current_database(), name, boot_val) FROM pg_settings
+WHERE name IN ('jobqueue.enabled', 'jobqueue.lease', 'jobqueue.launcher') ORDER BY name COLLATE "C"
+\gexec
+\set VERBOSITY default
+SET jobqueue.lease = '1min';
+SET jobqueue.launcher = off;
+SELECT set_config('jobqueue.max_attempts', '1', false);
+CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE sql SET jobqueue.lease = 1 AS '';
+
+-- Values out of bounds, of another kind or malformed are refused.
+ALTER SYSTEM SET jobqueue.lease = '1kB';
+ALTER SYSTEM SET jobqueue.lease = 'banana';
+ALTER SYSTEM SET jobqueue.max_payload = '1min';
+ALTER SYSTEM SET jobqueue.log_level = 'chatty';
+ALTER SYSTEM SET jobqueue.enabled = 'perhaps';
+ALTER SYSTEM SET jobqueue.databases = 'one two';
+ALTER SYSTEM SET jobqueue.run_job_types = 'a,,b';
+ALTER SYSTEM SET jobqueue.run_job_types = '"a';
+\set VERBOSITY sqlstate
+ALTER SYSTEM SET jobqueue.lease = '2d';
+ALTER SYSTEM SET jobqueue.poll_interval = '0.01s';
+ALTER SYSTEM SET jobqueue.max_payload = '300MB';
+SELECT format('ALTER SYSTEM SET %s = %L', name, v)
+FROM pg_settings, LATERAL (VALUES
+		(1, (min_val::bigint - 1)::text), (2, (max_val::bigint + 1)::text), (3, ''),
+		(4, 'banana'), (5, '99999999999999999999'), (6, 'NaN')) AS bad(n, v)
+WHERE name LIKE 'jobqueue.%' AND vartype = 'integer' ORDER BY name COLLATE "C", n
+\gexec
+SELECT format('ALTER SYSTEM SET %s = %L', name, '') FROM pg_settings
+WHERE name LIKE 'jobqueue.%' AND vartype IN ('bool', 'enum') ORDER BY name COLLATE "C"
+\gexec
+
+-- Values at the bounds are accepted, in any unit of the kind, quoted names too.
+SELECT format('ALTER SYSTEM SET %s = %L', name, v)
+FROM pg_settings, LATERAL (VALUES (1, min_val), (2, max_val)) AS good(n, v)
+WHERE name LIKE 'jobqueue.%' AND vartype = 'integer' ORDER BY name COLLATE "C", n
+\gexec
+ALTER SYSTEM SET jobqueue.lease = '24h';
+ALTER SYSTEM SET jobqueue.poll_interval = '1.5s';
+ALTER SYSTEM SET jobqueue.databases = '*';
+ALTER SYSTEM SET jobqueue.databases = 'one, "Two, three"';
+ALTER SYSTEM SET jobqueue.run_job_types = '';
+SELECT format('ALTER SYSTEM RESET %s', name) FROM pg_settings
+WHERE name LIKE 'jobqueue.%' ORDER BY name COLLATE "C"
+\gexec
+\set VERBOSITY default
+
+-- The prefix is taken: what is not a setting is a mistake.
+SET jobqueue.leese = 1;
+\echo :SQLSTATE
+SELECT set_config('jobqueue.x', '1', true);
+\echo :SQLSTATE
+SHOW jobqueue.x;
+\echo :SQLSTATE
+
+-- Ordinary roles see the values and change none.
+CREATE ROLE regress_settings;
+SET ROLE regress_settings;
+SHOW jobqueue.max_attempts;
+SET jobqueue.max_attempts = 1;
+ALTER SYSTEM SET jobqueue.max_attempts = 1;
+\echo :SQLSTATE
+RESET ROLE;
+DROP ROLE regress_settings;
