@@ -157,6 +157,10 @@ enqueue_each(FunctionCallInfo fcinfo, JqNewJob *job, ArrayType *payloads,
 
 	deconstruct_array(payloads, JSONBOID, -1, false, TYPALIGN_INT,
 					  &payload, NULL, &npayloads);
+	if (ARR_NDIM(unique_keys) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("unique_keys must have one dimension")));
 	deconstruct_array(unique_keys, TEXTOID, -1, false, TYPALIGN_INT,
 					  &key, &key_nulls, &nkeys);
 	if (npayloads != nkeys)

@@ -47,13 +47,15 @@ static JqStatement unique_key_is_taken = {
 	.argtypes = {INT8OID}
 };
 
-static void check_statuses(ArrayType *statuses);
+static int	read_statuses(ArrayType *statuses);
+static int	final_status_bit(const char *name);
 static int64 *ended_jobs(FunctionCallInfo fcinfo, int64 *count);
 
 Datum
 jobqueue_requeue_job(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(jq_resolve_requeue(jq_argument_job_id(fcinfo, 0), false));
+	jq_resolve_requeue(jq_argument_job_id(fcinfo, 0));
+	PG_RETURN_BOOL(true);
 }
 
 Datum
@@ -62,9 +64,10 @@ jobqueue_requeue_jobs(PG_FUNCTION_ARGS)
 	int64	   *ids;
 	int64		count;
 	int64		requeued = 0;
+	int			statuses;
 
 	jq_argument_required(fcinfo, 1, "statuses");
-	check_statuses(PG_GETARG_ARRAYTYPE_P(1));
+	statuses = read_statuses(PG_GETARG_ARRAYTYPE_P(1));
 	if (!PG_ARGISNULL(6) && PG_GETARG_INT32(6) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -79,29 +82,47 @@ jobqueue_requeue_jobs(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		jq_scope_refresh();
 		if (jq_statement_query(&unique_key_is_taken, &id, NULL, 1) == 0 &&
-			jq_resolve_requeue(ids[i], true))
+			jq_resolve_requeue_ended(ids[i], statuses))
 			requeued++;
 	}
 	jq_scope_leave();
 	PG_RETURN_INT64(requeued);
 }
 
-/* Only ended jobs can be requeued in bulk. */
-static void
-check_statuses(ArrayType *statuses)
+/* The set of statuses; only ended jobs can be requeued in bulk. */
+static int
+read_statuses(ArrayType *statuses)
 {
 	Datum	   *elements;
 	bool	   *nulls;
 	int			count;
+	int			set = 0;
 
 	deconstruct_array(statuses, TEXTOID, -1, false, TYPALIGN_INT,
 					  &elements, &nulls, &count);
 	for (int i = 0; i < count; i++)
-		if (nulls[i] ||
-			!jq_job_status_is_final(jq_job_status(TextDatumGetCString(elements[i]))))
+	{
+		int			bit = nulls[i] ? 0 :
+		final_status_bit(TextDatumGetCString(elements[i]));
+
+		if (bit == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("statuses must be completed, failed, error or cancelled")));
+		set |= bit;
+	}
+	return set;
+}
+
+/* 0 when there is no such status. */
+static int
+final_status_bit(const char *name)
+{
+	for (int i = 0; i < JQ_STATUS_COUNT; i++)
+		if (jq_job_status_is_final((JqStatus) i) &&
+			strcmp(name, jq_job_status_name((JqStatus) i)) == 0)
+			return 1 << i;
+	return 0;
 }
 
 /* The ids of the jobs that the arguments describe, in the scope's memory. */

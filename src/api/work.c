@@ -371,7 +371,7 @@ jobqueue_register_worker(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t	worker;
 	Datum		values[4];
-	char		nulls[4] = "    ";
+	char		nulls[] = "    ";
 	char	   *name = jq_argument_text(fcinfo, 1);
 
 	jq_argument_worker(fcinfo, 0, &worker);

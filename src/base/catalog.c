@@ -15,6 +15,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "utils/builtins.h"
@@ -27,13 +28,15 @@
 
 #include "base/catalog.h"
 
-static JqCatalog catalog;
+static JqCatalog catalog;		/* generation 0: never loaded */
 static bool catalog_is_valid = false;
-static uint64 catalog_generation = 0;
 
 static bool load_catalog(void);
 static Oid	extension_schema(Oid extension);
-static Oid	find_relation(const char *name);
+static bool schema_name_differs(const char *schema_name);
+static bool find_objects(JqCatalog *found);
+static bool find_relation(const JqCatalog *found, const char *name,
+						  Oid *relid);
 static void check_columns(Oid relid);
 static void forget_relation(Datum arg, Oid relid);
 static void forget_schema(Datum arg, int cacheid, uint32 hashvalue);
@@ -78,55 +81,84 @@ jq_catalog(void)
 	return found;
 }
 
-/* Fills the cache; false when the extension or one of its tables is gone. */
+/*
+ * Fills the cache; false when the extension or one of its tables is gone.
+ * An invalidation that arrives meanwhile makes the next call load again.
+ */
 static bool
 load_catalog(void)
 {
-	Oid			extension = get_extension_oid("jobqueue", true);
+	JqCatalog	fresh;
 	char	   *schema_name;
-	Relation	live;
 
-	if (!OidIsValid(extension))
+	catalog_is_valid = true;
+	memset(&fresh, 0, sizeof(fresh));
+	if (!find_objects(&fresh))
+	{
+		catalog_is_valid = false;
 		return false;
-	catalog.extension = extension;
-	catalog.schema = extension_schema(extension);
-	schema_name = get_namespace_name(catalog.schema);
+	}
+	check_columns(fresh.jobs_queue);
+	check_columns(fresh.jobs_queue_live);
+	check_columns(fresh.jobs_queue_done);
+
+	/* Most invalidations change nothing that plans depend on. */
+	schema_name = fresh.schema_name;
+	fresh.schema_name = catalog.schema_name;
+	fresh.generation = catalog.generation;
+	if (schema_name_differs(schema_name) ||
+		memcmp(&fresh, &catalog, sizeof(JqCatalog)) != 0)
+	{
+		fresh.schema_name = MemoryContextStrdup(TopMemoryContext, schema_name);
+		fresh.generation = catalog.generation + 1;
+		if (catalog.schema_name != NULL)
+			pfree(catalog.schema_name);
+		catalog = fresh;
+	}
+	return true;
+}
+
+static bool
+schema_name_differs(const char *schema_name)
+{
+	return catalog.schema_name == NULL ||
+		strcmp(schema_name, catalog.schema_name) != 0;
+}
+
+/* Everything but the generation; the name is in the current context. */
+static bool
+find_objects(JqCatalog *found)
+{
+	char	   *schema_name;
+	HeapTuple	tuple;
+
+	found->extension = get_extension_oid("jobqueue", true);
+	if (!OidIsValid(found->extension))
+		return false;
+	found->schema = extension_schema(found->extension);
+	schema_name = get_namespace_name(found->schema);
 	if (schema_name == NULL)
 		return false;
+	found->schema_name = unconstify(char *, quote_identifier(schema_name));
 
-	catalog.jobs_queue = find_relation("jobs_queue");
-	catalog.jobs_queue_live = find_relation("jobs_queue_live");
-	catalog.jobs_queue_live_pkey = find_relation("jobs_queue_live_pkey");
-	catalog.jobs_queue_done = find_relation("jobs_queue_done");
-	catalog.jobs_queue_done_pkey = find_relation("jobs_queue_done_pkey");
-	catalog.job_runs = find_relation("job_runs");
-	catalog.job_types = find_relation("job_types");
-	catalog.cron_tasks = find_relation("cron_tasks");
-	catalog.job_dependencies = find_relation("job_dependencies");
-	if (!OidIsValid(catalog.jobs_queue) ||
-		!OidIsValid(catalog.jobs_queue_live) ||
-		!OidIsValid(catalog.jobs_queue_live_pkey) ||
-		!OidIsValid(catalog.jobs_queue_done) ||
-		!OidIsValid(catalog.jobs_queue_done_pkey) ||
-		!OidIsValid(catalog.job_runs) ||
-		!OidIsValid(catalog.job_types) ||
-		!OidIsValid(catalog.cron_tasks) ||
-		!OidIsValid(catalog.job_dependencies))
+	if (!find_relation(found, "jobs_queue", &found->jobs_queue) ||
+		!find_relation(found, "jobs_queue_live", &found->jobs_queue_live) ||
+		!find_relation(found, "jobs_queue_live_pkey",
+					   &found->jobs_queue_live_pkey) ||
+		!find_relation(found, "jobs_queue_done", &found->jobs_queue_done) ||
+		!find_relation(found, "jobs_queue_done_pkey",
+					   &found->jobs_queue_done_pkey) ||
+		!find_relation(found, "job_runs", &found->job_runs) ||
+		!find_relation(found, "job_types", &found->job_types) ||
+		!find_relation(found, "cron_tasks", &found->cron_tasks) ||
+		!find_relation(found, "job_dependencies", &found->job_dependencies))
 		return false;
 
-	live = table_open(catalog.jobs_queue_live, AccessShareLock);
-	catalog.owner = live->rd_rel->relowner;
-	table_close(live, AccessShareLock);
-	check_columns(catalog.jobs_queue);
-	check_columns(catalog.jobs_queue_live);
-	check_columns(catalog.jobs_queue_done);
-
-	if (catalog.schema_name != NULL)
-		pfree(catalog.schema_name);
-	catalog.schema_name =
-		MemoryContextStrdup(TopMemoryContext, quote_identifier(schema_name));
-	catalog.generation = ++catalog_generation;
-	catalog_is_valid = true;
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(found->jobs_queue_live));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	found->owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
 	return true;
 }
 
@@ -151,10 +183,11 @@ extension_schema(Oid extension)
 	return schema;
 }
 
-static Oid
-find_relation(const char *name)
+static bool
+find_relation(const JqCatalog *found, const char *name, Oid *relid)
 {
-	return get_relname_relid(name, catalog.schema);
+	*relid = get_relname_relid(name, found->schema);
+	return OidIsValid(*relid);
 }
 
 /* The C code reads columns by number: they must be where it expects them. */

@@ -63,6 +63,17 @@ jq_compat_init_range_table(EState *estate, RangeTblEntry *rte)
 #endif
 }
 
+/* Where that range table says which columns an UPDATE sets. */
+static inline Bitmapset **
+jq_compat_updated_columns(EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return &linitial_node(RTEPermissionInfo, estate->es_rteperminfos)->updatedCols;
+#else
+	return &linitial_node(RangeTblEntry, estate->es_range_table)->updatedCols;
+#endif
+}
+
 static inline void
 jq_compat_eval_plan_qual_init(EPQState *epqstate, EState *estate)
 {

@@ -15,6 +15,8 @@
 #include "access/xlog.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
@@ -30,6 +32,7 @@ typedef struct ScopeEntry
 	int			saved_security;
 	int			guc_nest_level;
 	int			xact_nest_level;
+	int			trigger_depth;	/* at entry */
 	MemoryContext result_context;
 } ScopeEntry;
 
@@ -38,6 +41,8 @@ static int	scope_depth = 0;
 
 static void enter(JqWriteMode mode);
 static void set_for_scope(const char *name, const char *value);
+static bool in_own_statement(void);
+static int	trigger_depth(void);
 static void forget_at_xact_end(XactEvent event, void *arg);
 static void forget_at_subxact_abort(SubXactEvent event,
 									SubTransactionId mySubid,
@@ -67,7 +72,7 @@ jq_scope_enter_read_only(void)
 static void
 enter(JqWriteMode mode)
 {
-	const JqCatalog *catalog = jq_catalog();
+	Oid			owner;
 	ScopeEntry *scope;
 
 	if (scope_depth >= SCOPE_MAX_DEPTH)
@@ -75,16 +80,21 @@ enter(JqWriteMode mode)
 				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
 				 errmsg("jobqueue calls are nested too deeply")));
 
+	/* The parent before its leaves, as ALTER TABLE locks them. */
+	LockRelationOid(jq_catalog()->jobs_queue, AccessShareLock);
+	owner = jq_catalog()->owner;
+
 	scope = &scopes[scope_depth];
 	scope->mode = mode;
 	scope->result_context = CurrentMemoryContext;
 	scope->xact_nest_level = GetCurrentTransactionNestLevel();
+	scope->trigger_depth = trigger_depth();
 	GetUserIdAndSecContext(&scope->saved_user, &scope->saved_security);
 	SPI_connect();
 	scope->guc_nest_level = NewGUCNestLevel();
 	scope_depth++;
 
-	SetUserIdAndSecContext(catalog->owner,
+	SetUserIdAndSecContext(owner,
 						   scope->saved_security | SECURITY_LOCAL_USERID_CHANGE);
 	set_for_scope("search_path", "pg_catalog, pg_temp");
 	CommandCounterIncrement();
@@ -130,7 +140,8 @@ jq_scope_refresh(void)
 Oid
 jq_scope_caller(void)
 {
-	return scope_depth > 0 ? scopes[0].saved_user : GetUserId();
+	return in_own_statement() ? scopes[scope_depth - 1].saved_user :
+		GetUserId();
 }
 
 MemoryContext
@@ -143,7 +154,30 @@ jq_scope_result_context(void)
 JqWriteMode
 jq_scope_write_mode(void)
 {
-	return scope_depth > 0 ? scopes[scope_depth - 1].mode : JQ_WRITE_PLAIN;
+	return in_own_statement() ? scopes[scope_depth - 1].mode : JQ_WRITE_PLAIN;
+}
+
+bool
+jq_scope_is_outermost(void)
+{
+	return scope_depth == 1;
+}
+
+/*
+ * Whether the innermost scope is what runs now: its code, or the first row
+ * trigger below it, but not a statement of a trigger that it has fired.
+ */
+static bool
+in_own_statement(void)
+{
+	return scope_depth > 0 &&
+		trigger_depth() <= scopes[scope_depth - 1].trigger_depth + 1;
+}
+
+static int
+trigger_depth(void)
+{
+	return DatumGetInt32(OidFunctionCall0(F_PG_TRIGGER_DEPTH));
 }
 
 void

@@ -47,14 +47,24 @@ extern void jq_scope_refresh(void);
  */
 extern void jq_scope_prefer_indexes(void);
 
-/* The role that asked, outside every scope; GetUserId() when in none. */
+/*
+ * The role on whose behalf the current statement acts: the one that entered
+ * the innermost scope, when it is a statement of that scope; else, also in a
+ * user's trigger that such a statement fires, the current user.
+ */
 extern Oid	jq_scope_caller(void);
 
 /* The context that was current when the innermost scope was entered. */
 extern MemoryContext jq_scope_result_context(void);
 
-/* The innermost scope's mode; JQ_WRITE_PLAIN in none. */
+/*
+ * The innermost scope's mode, for the row triggers of its own statements;
+ * JQ_WRITE_PLAIN in no scope, and for what a user's trigger writes.
+ */
 extern JqWriteMode jq_scope_write_mode(void);
+
+/* Whether no scope is around the innermost one. */
+extern bool jq_scope_is_outermost(void);
 
 /* Registers the transaction callbacks; once, from _PG_init. */
 extern void jq_scope_init(void);

@@ -467,6 +467,14 @@ jq_shared_begin_suspect(void)
 	return alone;
 }
 
+void
+jq_shared_end_suspect(void)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	my_slot->suspect_at = 0;
+	LWLockRelease(shared->lock);
+}
+
 bool
 jq_shared_should_retire(void)
 {

@@ -119,11 +119,13 @@ extern bool jq_shared_begin_job(int64 job_id, int waiting);
 extern void jq_shared_end_job(void);
 
 /*
- * Asks to run, in this batch, a job that was running when the server crashed.
- * False: another executor has just begun such a job.  Were both running when
- * the culprit strikes again, the innocent one would be blamed with it.
+ * Asks to claim a job that was running when the server crashed.  False: an
+ * executor has just begun another one.  Were both running when the culprit
+ * strikes again, the innocent one would be blamed with it.  Ends with the
+ * batch, or by the second function when no such job was found.
  */
 extern bool jq_shared_begin_suspect(void);
+extern void jq_shared_end_suspect(void);
 
 /* After a claim, and when its jobs have ended. */
 extern void jq_shared_begin_batch(void);

@@ -11,6 +11,7 @@
 #include "utils/memutils.h"
 
 #include "base/catalog.h"
+#include "base/scope.h"
 #include "base/statement.h"
 
 static void prepare(JqStatement *statement);
@@ -53,7 +54,11 @@ execute(JqStatement *statement, Datum *values, const char *nulls,
 	return SPI_processed;
 }
 
-/* Keeps the plan until the relations or their schema have changed. */
+/*
+ * Keeps the plan until the relations or their schema have changed.  In a
+ * nested scope, a statement further out may be using the old plan: then it is
+ * left behind.
+ */
 static void
 prepare(JqStatement *statement)
 {
@@ -64,7 +69,8 @@ prepare(JqStatement *statement)
 		return;
 	if (statement->plan != NULL)
 	{
-		SPI_freeplan(statement->plan);
+		if (jq_scope_is_outermost())
+			SPI_freeplan(statement->plan);
 		statement->plan = NULL;
 	}
 

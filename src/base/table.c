@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -18,6 +19,7 @@
 #include "nodes/makefuncs.h"
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -25,6 +27,7 @@
 #include "base/compat.h"
 #include "base/table.h"
 
+static Bitmapset *changed_columns(TupleTableSlot *old, TupleTableSlot *row);
 static bool lock_by_statement(JqTable *table, int64 id, TupleTableSlot *slot);
 static bool fetch_version(JqTable *table, ItemPointer tid,
 						  TupleTableSlot *slot);
@@ -89,8 +92,32 @@ void
 jq_table_update(JqTable *table, TupleTableSlot *old, TupleTableSlot *row)
 {
 	EvalPlanQualSetSlot(&table->epqstate, row);
+	*jq_compat_updated_columns(table->estate) = changed_columns(old, row);
 	ExecSimpleRelationUpdate(table->result_rel, table->estate,
 							 &table->epqstate, old, row);
+}
+
+/* For triggers on UPDATE OF columns. */
+static Bitmapset *
+changed_columns(TupleTableSlot *old, TupleTableSlot *row)
+{
+	TupleDesc	desc = row->tts_tupleDescriptor;
+	Bitmapset  *changed = NULL;
+
+	slot_getallattrs(old);
+	slot_getallattrs(row);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (old->tts_isnull[i] != row->tts_isnull[i] ||
+			(!row->tts_isnull[i] &&
+			 !datumIsEqual(old->tts_values[i], row->tts_values[i],
+						   column->attbyval, column->attlen)))
+			changed = bms_add_member(changed,
+									 i + 1 - FirstLowInvalidHeapAttributeNumber);
+	}
+	return changed;
 }
 
 void

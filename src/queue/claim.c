@@ -65,7 +65,9 @@ typedef struct ClaimState
 	TimestampTz now;
 	pairingheap *lanes;
 	JqTable		live;
-	TupleTableSlot *parent_row; /* in the layout of the result */
+	TupleTableSlot *row;		/* the version that is locked */
+	TupleTableSlot *next;		/* the version that is running */
+	TupleTableSlot *parent_row; /* the same in the layout of the result */
 	Tuplestorestate *rows;
 	int			claimed;
 	bool		must_stop;		/* the job just taken runs alone */
@@ -154,6 +156,8 @@ jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 	{
 		state.parent_row = MakeSingleTupleTableSlot(row_type, &TTSOpsVirtual);
 		jq_table_open(&state.live, jq_catalog()->jobs_queue_live);
+		state.row = jq_table_slot(&state.live);
+		state.next = jq_table_new_row(&state.live);
 		merge_lanes(&state);
 		jq_table_close(&state.live);
 		ExecDropSingleTupleTableSlot(state.parent_row);
@@ -181,7 +185,8 @@ sweep_if_due(ClaimState *state)
 						   SWEEP_WHEN_IDLE_US : SWEEP_ALWAYS_US))
 		return;
 	last_sweep = state->now;
-	(void) jq_resolve_reclaim(0, NULL, 1000);
+	(void) jq_resolve_reclaim(jq_shared_incarnation(),
+							  jq_shared_executor_is_alive, 1000);
 }
 
 /* Collects the lanes that have a ready job for this claim. */
@@ -201,7 +206,7 @@ static void
 add_lanes(ClaimState *state, const char *job_type)
 {
 	Datum		values[3] = {TimestampTzGetDatum(state->now)};
-	char		nulls[3] = "   ";
+	char		nulls[] = "   ";
 	uint64		rows;
 	SPITupleTable *found;
 	Oid			owner = InvalidOid;
@@ -339,8 +344,8 @@ static void
 take(ClaimState *state, ItemPointer tid)
 {
 	const JqClaim *claim = state->claim;
-	TupleTableSlot *row = jq_table_slot(&state->live);
-	TupleTableSlot *next;
+	TupleTableSlot *row = state->row;
+	TupleTableSlot *next = state->next;
 	JqJob		job;
 	int64		lease_us;
 
@@ -350,14 +355,13 @@ take(ClaimState *state, ItemPointer tid)
 	if (claim->holder != 0 && job.crashes > 0)
 	{
 		/* It may take the server down: nothing else must go with it. */
-		if (state->claimed > 0)
+		if (state->claimed > 0 || claim->skip_suspects)
 			return;
 		state->must_stop = true;
 	}
 	lease_us = claim->lease_us != 0 ? claim->lease_us :
 		jq_job_type(job.job_type)->lease_us;
 
-	next = jq_table_new_row(&state->live);
 	jq_job_begin_change(row, next, state->now);
 	jq_job_set_status(next, &job, JQ_STATUS_RUNNING);
 	jq_job_set(next, JQ_JOB_ATTEMPTS, Int16GetDatum(job.attempts + 1));

@@ -278,12 +278,18 @@ replace(const JqNewJob *job, int64 id, Oid owner, Datum *values,
 static int64 *
 wanted_jobs(Datum depends_on, int *count)
 {
+	ArrayType  *array;
 	Datum	   *elements;
 	bool	   *nulls;
 	int			nelements;
 	int64	   *ids;
 
-	deconstruct_array(DatumGetArrayTypeP(depends_on), INT8OID, sizeof(int64),
+	array = DatumGetArrayTypeP(depends_on);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("depends_on must have one dimension")));
+	deconstruct_array(array, INT8OID, sizeof(int64),
 					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 					  &elements, &nulls, &nelements);
 	ids = palloc(sizeof(int64) * Max(nelements, 1));

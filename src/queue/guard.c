@@ -89,7 +89,9 @@ static JqStatus status_of(const Row *row);
 static int	int_column(const Row *row, int column);
 static void fill_defaults(Row *row);
 static void check_new_status(Row *row);
-static void check_unknown_id(TriggerData *trigger, int64 id);
+static void check_unknown_id(TriggerData *trigger, const Row *row);
+static bool other_leaf_has(TriggerData *trigger, int64 id);
+static bool has_later_run(const Row *row, int64 id);
 static void set_new_owner(Row *row);
 static void validate_values(const Row *row);
 static void check_protected(const Row *was, const Row *is);
@@ -162,10 +164,8 @@ guard_insert(TriggerData *trigger)
 
 	fill_defaults(&row);
 	if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
-	{
 		check_new_status(&row);
-		check_unknown_id(trigger, id);
-	}
+	check_unknown_id(trigger, &row);
 	set_new_owner(&row);
 	if (status_of(&row) == JQ_STATUS_QUEUED &&
 		int_column(&row, JQ_JOB_CLAIM_NO) == 0)
@@ -377,6 +377,10 @@ check_new_status(Row *row)
 				 status == JQ_STATUS_BLOCKED ?
 				 errhint("Use depends_on of enqueue_job().") :
 				 errhint("Insert it with status \"queued\"; only a claim makes a job running.")));
+	if (int_column(row, JQ_JOB_ATTEMPTS) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("attempts of a job must be from 0 to max_attempts")));
 	if (status == JQ_STATUS_QUEUED &&
 		int_column(row, JQ_JOB_ATTEMPTS) >= int_column(row, JQ_JOB_MAX_ATTEMPTS))
 		ereport(ERROR,
@@ -384,13 +388,35 @@ check_new_status(Row *row)
 				 errmsg("max_attempts must be greater than attempts")));
 }
 
-/* A primary key reaches over one leaf only. */
+/*
+ * A primary key reaches over one leaf only, and what a job of this id has left
+ * in job_runs would stop the next one from ending its claims.
+ */
 static void
-check_unknown_id(TriggerData *trigger, int64 id)
+check_unknown_id(TriggerData *trigger, const Row *row)
+{
+	int64		id;
+
+	if (is_null(row, JQ_JOB_ID) || is_null(row, JQ_JOB_CLAIM_NO))
+		return;					/* the NOT NULL constraint says so */
+	id = DatumGetInt64(column_of(row, JQ_JOB_ID));
+	if (other_leaf_has(trigger, id))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("job " INT64_FORMAT " already exists", id)));
+	if (has_later_run(row, id))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("job " INT64_FORMAT " has been run before", id),
+				 errhint("Leave id to its default.")));
+}
+
+static bool
+other_leaf_has(TriggerData *trigger, int64 id)
 {
 	const JqCatalog *catalog = jq_catalog();
 	bool		is_live =
-	RelationGetRelid(trigger->tg_relation) == catalog->jobs_queue_live;
+		RelationGetRelid(trigger->tg_relation) == catalog->jobs_queue_live;
 	Relation	other;
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -406,10 +432,31 @@ check_unknown_id(TriggerData *trigger, int64 id)
 	is_found = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
 	table_close(other, AccessShareLock);
-	if (is_found)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("job " INT64_FORMAT " already exists", id)));
+	return is_found;
+}
+
+/* Whether there is a run of a claim that this row has not had, or still has. */
+static bool
+has_later_run(const Row *row, int64 id)
+{
+	int			ended = int_column(row, JQ_JOB_CLAIM_NO) -
+		(status_of(row) == JQ_STATUS_RUNNING ? 1 : 0);
+	Relation	runs = table_open(jq_catalog()->job_runs, AccessShareLock);
+	Oid			pkey = RelationGetReplicaIndex(runs);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	bool		is_found;
+
+	ScanKeyInit(&keys[0], JQ_RUN_JOB_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(id));
+	ScanKeyInit(&keys[1], JQ_RUN_CLAIM_NO, BTGreaterStrategyNumber, F_INT4GT,
+				Int32GetDatum(ended));
+	scan = systable_beginscan(runs, pkey, OidIsValid(pkey), SnapshotSelf,
+							  2, keys);
+	is_found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(runs, AccessShareLock);
+	return is_found;
 }
 
 /* Jobs belong to whoever enqueues them; nobody can enqueue as another. */
@@ -569,7 +616,15 @@ settle_attempts(const Row *was, Row *is)
 	JqStatus	to = status_of(is);
 
 	if (to != JQ_STATUS_QUEUED)
+	{
+		/* Not by the CHECK constraint, whose message would show the row. */
+		if (int_column(is, JQ_JOB_ATTEMPTS) < 0 ||
+			int_column(is, JQ_JOB_ATTEMPTS) > int_column(is, JQ_JOB_MAX_ATTEMPTS))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("attempts of a job must be from 0 to max_attempts")));
 		return;
+	}
 	if (jq_job_status_is_final(from))
 	{
 		if (!column_changed(was, is, JQ_JOB_ATTEMPTS))

@@ -394,12 +394,11 @@ jq_resolve_complete_unheld(int64 job_id, bool has_result, Datum result)
 	return done;
 }
 
-bool
-jq_resolve_requeue(int64 job_id, bool missing_ok)
+void
+jq_resolve_requeue(int64 job_id)
 {
 	const JqCatalog *catalog;
 	Change		change;
-	bool		is_found = true;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	catalog = jq_catalog();
@@ -407,35 +406,47 @@ jq_resolve_requeue(int64 job_id, bool missing_ok)
 	{
 		begin_fresh_start(&change);
 		write_move(&change, catalog->jobs_queue_live);
-		end_change(&change);
 	}
-	else if (begin_change(&change, catalog->jobs_queue_live, job_id))
+	else if (!begin_change(&change, catalog->jobs_queue_live, job_id))
+		report_unknown_job(job_id);
+	else if (change.job.status == JQ_STATUS_QUEUED)
 	{
-		if (change.job.status == JQ_STATUS_QUEUED)
-		{
-			begin_fresh_start(&change);
-			write_in_place(&change);
-		}
-		else if (missing_ok)
-			is_found = false;
-		else
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("job " INT64_FORMAT " cannot be requeued while it is %s",
-							job_id, jq_job_status_name(change.job.status)),
-					 change.job.status == JQ_STATUS_RUNNING ?
-					 errhint("Wait for its worker, or call cancel_job() first.") :
-					 errhint("It is queued when the jobs it waits for complete.")));
-		end_change(&change);
+		begin_fresh_start(&change);
+		write_in_place(&change);
 	}
 	else
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("job " INT64_FORMAT " cannot be requeued while it is %s",
+						job_id, jq_job_status_name(change.job.status)),
+				 change.job.status == JQ_STATUS_RUNNING ?
+				 errhint("Wait for its worker, or call cancel_job() first.") :
+				 errhint("It is queued when the jobs it waits for complete.")));
+	end_change(&change);
+	jq_scope_leave();
+}
+
+bool
+jq_resolve_requeue_ended(int64 job_id, int statuses)
+{
+	const JqCatalog *catalog;
+	Change		change;
+	bool		is_meant = false;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	catalog = jq_catalog();
+	if (begin_change(&change, catalog->jobs_queue_done, job_id))
 	{
-		is_found = false;
-		if (!missing_ok)
-			report_unknown_job(job_id);
+		is_meant = (statuses & (1 << change.job.status)) != 0;
+		if (is_meant)
+		{
+			begin_fresh_start(&change);
+			write_move(&change, catalog->jobs_queue_live);
+		}
+		end_change(&change);
 	}
 	jq_scope_leave();
-	return is_found;
+	return is_meant;
 }
 
 /* The next version of a job that starts over: now, with all attempts. */
@@ -536,7 +547,7 @@ jq_resolve_reclaim(int64 incarnation,
 				   bool (*is_alive) (const pg_uuid_t *worker), int max_jobs)
 {
 	Datum		values[3];
-	char		nulls[3] = "   ";
+	char		nulls[] = "   ";
 	ItemPointer tids;
 	uint64		rows;
 	int			ntids = 0;

@@ -62,10 +62,15 @@ extern bool jq_resolve_complete_unheld(int64 job_id, bool has_result,
 
 /*
  * Queues a job again with all its attempts.  Raises P0002 when it is unknown,
- * 55000 when it is running or blocked; returns false instead of raising when
- * "missing_ok".
+ * 55000 when it is running or blocked.
  */
-extern bool jq_resolve_requeue(int64 job_id, bool missing_ok);
+extern void jq_resolve_requeue(int64 job_id);
+
+/*
+ * The above for a job that has ended in one of "statuses", a set of bits
+ * (1 << JqStatus); false when it has not, or not any more.
+ */
+extern bool jq_resolve_requeue_ended(int64 job_id, int statuses);
 
 /* See cancel_job.  Raises P0002 when the job is unknown. */
 extern bool jq_resolve_cancel(int64 job_id, const char *reason);

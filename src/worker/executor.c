@@ -45,7 +45,6 @@
 #include "worker/body.h"
 
 #define WAIT_EVENT "JobqueueExecutorMain"
-#define SUSPECT_DELAY_MS 1000	/* of a suspect job that must not run yet */
 #define SHORT_JOB_MS 10			/* claim more when jobs are this short */
 
 /* What the body of a claimed job needs, copied out of the claim. */
@@ -66,7 +65,6 @@ typedef struct Batch
 	ClaimedJob *jobs;
 	int			njobs;
 	int			next;			/* the first that has not begun */
-	int			release_delay_ms;	/* of those given back */
 } Batch;
 
 static pg_uuid_t worker_id;
@@ -203,6 +201,7 @@ claim_batch(void *arg)
 		claim.max_jobs = Min(max_claim, jq_config_batch_size);
 		claim.holder = jq_shared_incarnation();
 		claim.role = jq_worker_role();
+		claim.skip_suspects = !jq_shared_begin_suspect();
 	}
 	if (claim.job_types != NIL)
 	{
@@ -218,6 +217,8 @@ claim_batch(void *arg)
 		tuplestore_end(rows);
 	}
 	jq_db_commit();
+	if (batch->njobs == 0 || !batch->jobs[0].is_suspect)
+		jq_shared_end_suspect();
 }
 
 /* The types whose jobs may run as this role; NIL would mean every type. */
@@ -367,11 +368,6 @@ run_batch(Batch *batch)
 
 		if (batch->next == 0 ? must_stop() : should_stop())
 			break;
-		if (job->is_suspect && !jq_shared_begin_suspect())
-		{
-			batch->release_delay_ms = SUSPECT_DELAY_MS;
-			break;
-		}
 		if (!jq_shared_begin_job(job->held.job_id,
 								 batch->njobs - batch->next - 1))
 			break;
@@ -513,9 +509,6 @@ release_rest(void *arg)
 	Batch	   *batch = (Batch *) arg;
 	JqOutcome	outcome = {.kind = JQ_OUTCOME_RELEASED};
 
-	outcome.has_retry_at = batch->release_delay_ms > 0;
-	outcome.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   batch->release_delay_ms);
 	jq_db_begin("releasing jobs");
 	for (int i = batch->next; i < batch->njobs; i++)
 		(void) jq_resolve(&batch->jobs[i].held, &outcome);

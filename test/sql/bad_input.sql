@@ -67,11 +67,11 @@ TRUNCATE regress_jobqueue.statements;
 
 -- resolve and its kin
 INSERT INTO regress_jobqueue.statements (statement)
-SELECT replace(f, '$job', job) FROM unnest('{
+SELECT 'SELECT ' || replace(f, '$job', job) FROM unnest('{
 "resolve_job($job, $w, true)","complete_job($job, $w)","fail_job($job, $w)","release_job($job, $w)",
 "snooze_job($job, $w, ''1 s'')","heartbeat_job($job, $w)","set_job_stage($job, $w, ''s'')",
 "resolve_and_claim($job, $w, true)"}'::text[]) WITH ORDINALITY AS f(f, i),
-	unnest('{NULL,0,-1,42}'::text[]) WITH ORDINALITY AS j(job, k) ORDER BY i, k;
+	unnest('{null::bigint,0,-1,42}'::text[]) WITH ORDINALITY AS j(job, k) ORDER BY i, k;
 INSERT INTO regress_jobqueue.statements (statement) VALUES
 ('SELECT complete_job(42)'),
 ('SELECT complete_job(NULL)'),
@@ -315,7 +315,7 @@ SELECT format('SELECT schedule_cron_task(''t'', %L, ''mail'')', s) FROM unnest(A
 	'', ' ', '* * * *', '* * * * * * *', '60 * * * *', '* 24 * * *', '* * 0 * *', '* * * 13 *', '* * * * 8', '*/0 * * * *',
 	'5-1 * * * *', 'a * * * *', '1- * * * *', ', * * * *', '1,, * * * *', '*/99999999999 * * * *', '* * L-40 * *', '* * W * *',
 	'* * * * 2#6', '* * * foo *', '0 0 31 2 *', '0 0 30 2 *', '@never', 'every 0 seconds', 'every -1 minute', 'every 1 month',
-	'every', 'every second', '٣ * * * *', '-1 * * * *', '* * * * * ; DROP']) s;
+	'every', 'every fortnight', '٣ * * * *', '-1 * * * *', '* * * * * ; DROP']) s;
 INSERT INTO regress_jobqueue.statements (statement) VALUES
 ('SELECT schedule_cron_task(NULL, ''* * * * *'', ''mail'')'),
 ('SELECT schedule_cron_task('''', ''* * * * *'', ''mail'')'),

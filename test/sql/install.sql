@@ -1,6 +1,6 @@
 -- The extension as an installed object: what belongs to it, where it can
-\set SHOW_CONTEXT never
 -- live, how it goes and comes back, who can get in its way.
+\set SHOW_CONTEXT never
 SELECT extrelocatable, extversion, extnamespace::regnamespace AS schema
 FROM pg_extension WHERE extname = 'jobqueue';
 ALTER EXTENSION jobqueue SET SCHEMA pg_catalog;

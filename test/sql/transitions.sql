@@ -28,14 +28,14 @@ $$;
 CREATE FUNCTION pg_temp.new_job(status text, job_type text DEFAULT 't') RETURNS bigint
 LANGUAGE sql AS $$
 	INSERT INTO jobs_queue (job_type, status, attempts, max_attempts, claim_no, locked_by, locked_at,
-							lease_expires_at, waiting_for, finished_at, last_error)
+							lease_expires_at, waiting_for, finished_at, last_error, owner)
 	SELECT job_type, status, s.attempts, 5, s.attempts,
 		   CASE WHEN status = 'running' THEN 'aaaaaaaa-0000-4000-8000-000000000001'::uuid END,
 		   CASE WHEN status = 'running' THEN now() END,
 		   CASE WHEN status = 'running' THEN now() + interval '1 hour' END,
 		   CASE WHEN status = 'blocked' THEN 1 ELSE 0 END,
-		   CASE WHEN s.attempts = 5 THEN now() END,
-		   CASE WHEN status IN ('failed', 'error') THEN 'broken' END
+		   CASE WHEN status IN ('completed', 'failed', 'error', 'cancelled') THEN now() END,
+		   CASE WHEN status IN ('failed', 'error') THEN 'broken' END, current_user::regrole
 	FROM (SELECT CASE WHEN status = 'running' THEN 1 WHEN status IN ('queued', 'blocked', 'cancelled') THEN 0 ELSE 5 END) AS s (attempts)
 	RETURNING id
 $$;
@@ -61,7 +61,7 @@ SET status = 'queued',
     attempts = 0,
     last_error = NULL
 WHERE id = :JOB_ID;
-SELECT id, status, attempts, max_attempts, claim_no, last_error, finished_at, scheduled_at <= now() AS is_due
+SELECT id, status, attempts, max_attempts, claim_no, last_error, finished_at IS NULL AS is_open, scheduled_at <= now() AS is_due
 FROM jobs_queue ORDER BY id;
 -- hold one, advance another
 UPDATE jobs_queue SET scheduled_at = NOW() + interval '1 hour' WHERE id = 3;
@@ -108,7 +108,7 @@ BEGIN
 				verdict := sqlstate;
 			END;
 			SELECT string_agg(status, ',') INTO seen FROM jobs_queue WHERE id = job;
-			IF seen IS DISTINCT FROM CASE verdict WHEN 'ok' THEN t.status ELSE f.status END THEN
+			IF seen IS DISTINCT FROM (CASE verdict WHEN 'ok' THEN t.status ELSE f.status END) THEN
 				verdict := verdict || ' but ' || coalesce(seen, 'gone');
 			END IF;
 			INSERT INTO verdicts VALUES (f.n, t.n, verdict);
@@ -164,7 +164,7 @@ ALTER SEQUENCE jobs_queue_id_seq RESTART;
 SELECT pg_temp.new_job('failed'), pg_temp.new_job('failed'), pg_temp.new_job('failed'), pg_temp.new_job('failed'), pg_temp.new_job('queued');
 UPDATE jobs_queue SET status = 'queued' WHERE id = 1;
 UPDATE jobs_queue SET status = 'queued', attempts = 3 WHERE id = 2;
-UPDATE jobs_queue SET status = 'queued', attempts = 5, max_attempts = 6 WHERE id = 3;
+UPDATE jobs_queue SET status = 'queued', attempts = 4, max_attempts = 6 WHERE id = 3;
 UPDATE jobs_queue SET status = 'queued', attempts = -1 WHERE id = 4;
 UPDATE jobs_queue SET status = 'queued', attempts = 6 WHERE id = 4;
 UPDATE jobs_queue SET status = 'queued', max_attempts = 0 WHERE id = 4;
@@ -255,9 +255,9 @@ ALTER SEQUENCE jobs_queue_id_seq RESTART;
 SELECT pg_temp.new_job('queued'), pg_temp.new_job('failed');
 INSERT INTO jobs_queue (id, job_type) VALUES (2, 't');
 INSERT INTO jobs_queue (id, job_type, status, max_attempts) VALUES (1, 't', 'failed', 5);
-INSERT INTO jobs_queue (id, job_type) VALUES (NULL, 't');
 SELECT pg_temp.outcome('INSERT INTO jobs_queue (id, job_type) VALUES (1, ''t'')') AS same_leaf,
-	   pg_temp.outcome('INSERT INTO jobs_queue (id, job_type) VALUES (2, ''t'')') AS other_leaf;
+	   pg_temp.outcome('INSERT INTO jobs_queue (id, job_type) VALUES (2, ''t'')') AS other_leaf,
+	   pg_temp.outcome('INSERT INTO jobs_queue (id, job_type) VALUES (NULL, ''t'')') AS no_id;
 -- also within one transaction, after a move and after a DELETE
 BEGIN;
 UPDATE jobs_queue SET status = 'completed' WHERE id = 1;
@@ -272,11 +272,13 @@ ALTER SEQUENCE jobs_queue_id_seq RESTART;
 
 -- a move that failed leaves nothing behind that lets the next statement pass
 SELECT pg_temp.new_job('running');
+\set VERBOSITY terse
 UPDATE jobs_queue_live SET status = 'completed' WHERE id = 1;
 DELETE FROM jobs_queue WHERE id = 1;
 SELECT job_id, status FROM job_runs ORDER BY job_id;
 SELECT pg_temp.new_job('failed');
 UPDATE jobs_queue_done SET status = 'queued' WHERE id = 2;
+\set VERBOSITY default
 INSERT INTO jobs_queue (id, job_type) VALUES (2, 't');
 SELECT id, status FROM jobs_queue ORDER BY id;
 DELETE FROM jobs_queue;
@@ -299,6 +301,11 @@ DELETE FROM jobs_queue;
 ALTER SEQUENCE jobs_queue_id_seq RESTART;
 SELECT count(pg_temp.new_job(s)) FROM unnest('{queued,running,blocked,completed,failed,error,cancelled}'::text[]) AS s;
 SELECT id, status, attempts, claim_no, owner = current_user::regrole AS is_mine FROM jobs_queue ORDER BY id;
+-- one that ended without an owner stays so, and is requeued with a new one only
+INSERT INTO jobs_queue (job_type, status, max_attempts) VALUES ('t', 'failed', 5) RETURNING id, owner;
+UPDATE jobs_queue SET status = 'queued' WHERE id = 8;
+UPDATE jobs_queue SET status = 'queued', owner = current_user::regrole WHERE id = 8;
+SELECT id, status, owner = current_user::regrole AS is_mine FROM jobs_queue WHERE id = 8;
 SELECT n, pg_temp.outcome('INSERT INTO jobs_queue (job_type, status, max_attempts, attempts, claim_no, locked_by, waiting_for) VALUES (''t'', ' || row || ')') AS outcome
 FROM (VALUES
 	(1, '''running'', 5, 1, 1, NULL, 0'),
@@ -379,7 +386,7 @@ ALTER SEQUENCE jobs_queue_id_seq RESTART;
 CREATE TABLE regress_audit (id bigint, op text, status text);
 CREATE FUNCTION regress_audit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-	INSERT INTO regress_audit
+	INSERT INTO public.regress_audit
 	SELECT coalesce(NEW.id, OLD.id), tg_when || ' ' || tg_op, coalesce(NEW.status, OLD.status);
 	RETURN coalesce(NEW, OLD);
 END
