@@ -16,13 +16,14 @@ OBJS = src/jobqueue.o \
        src/api/server.o \
        src/queue/job.o src/queue/job_types.o src/queue/backoff.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/resolve.o \
+       src/queue/running.o \
        src/queue/dependencies.o src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o \
        src/cron/expression.o src/cron/schedule.o src/cron/tasks.o \
        src/base/config.o src/base/catalog.o src/base/db.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
-       src/base/shared_state.o src/base/wake.o
+       src/base/protect.o src/base/shared_state.o src/base/wake.o
 
 DATA        = $(sort $(wildcard $(srcdir)/sql/jobqueue--*.sql))
 PG_CPPFLAGS = -I$(srcdir)/src

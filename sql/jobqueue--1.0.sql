@@ -257,6 +257,24 @@ CREATE FUNCTION _guard_job() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_job';
 CREATE FUNCTION _release_dependents() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_release_dependents';
+CREATE FUNCTION _cancel_dependents() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_cancel_dependents';
+-- Ids may start over after a TRUNCATE: what the old ones left must not stop
+-- the new ones.
+CREATE FUNCTION _forget_truncated() RETURNS trigger
+	LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	is_empty boolean;
+BEGIN
+	EXECUTE format('SELECT NOT EXISTS (SELECT FROM %I.jobs_queue)', TG_TABLE_SCHEMA) INTO is_empty;
+	IF is_empty THEN
+		EXECUTE format('TRUNCATE %1$I.job_runs, %1$I.job_dependencies', TG_TABLE_SCHEMA);
+	END IF;
+	RETURN NULL;
+END
+$$;
 CREATE FUNCTION _guard_job_type() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_job_type';
 CREATE FUNCTION _job_types_changed() RETURNS trigger
@@ -515,7 +533,9 @@ BEGIN
 	FOR fn IN
 		SELECT p.oid::regprocedure::text
 		FROM pg_proc p
-		WHERE p.pronamespace = schema AND p.proname = ANY (functions)
+			JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+			JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+		WHERE d.deptype = 'e' AND e.extname = 'jobqueue' AND p.proname = ANY (functions)
 		ORDER BY 1
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', fn, role);
@@ -644,6 +664,18 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON jobs_queue
 	FOR EACH ROW EXECUTE FUNCTION _guard_job();
 CREATE TRIGGER release_dependents AFTER INSERT OR UPDATE OF status ON jobs_queue_done
 	FOR EACH ROW WHEN (NEW.status = 'completed') EXECUTE FUNCTION _release_dependents();
+CREATE TRIGGER cancel_dependents AFTER DELETE ON jobs_queue
+	FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
+CREATE TRIGGER cancel_dependents AFTER DELETE ON jobs_queue_live
+	FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
+CREATE TRIGGER cancel_dependents AFTER DELETE ON jobs_queue_done
+	FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
+CREATE TRIGGER truncated AFTER TRUNCATE ON jobs_queue
+	FOR EACH STATEMENT EXECUTE FUNCTION _forget_truncated();
+CREATE TRIGGER truncated AFTER TRUNCATE ON jobs_queue_live
+	FOR EACH STATEMENT EXECUTE FUNCTION _forget_truncated();
+CREATE TRIGGER truncated AFTER TRUNCATE ON jobs_queue_done
+	FOR EACH STATEMENT EXECUTE FUNCTION _forget_truncated();
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON job_types
 	FOR EACH ROW EXECUTE FUNCTION _guard_job_type('job_type', 'runner', 'command', 'endpoint');
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON job_types
@@ -670,7 +702,7 @@ CREATE VIEW job_stats AS
 COMMENT ON VIEW job_stats IS 'Jobs counted by job type and status';
 
 CREATE VIEW running_jobs AS
-	SELECT q.id, q.job_type, q.stage, job_state(q) AS state, q.attempts, q.max_attempts,
+	SELECT q.id, q.job_type, q.stage, job_state(q::jobs_queue) AS state, q.attempts, q.max_attempts,
 		q.correlation_id, q.locked_by AS worker_id, w.name AS worker_name, q.locked_at,
 		now() - q.locked_at AS running_for, q.lease_expires_at,
 		q.holder IS NOT NULL AS in_server, q.cancel_requested_at

@@ -11,8 +11,10 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 #include "api/arguments.h"
+#include "base/protect.h"
 #include "base/scope.h"
 #include "base/statement.h"
 #include "queue/job.h"
@@ -22,9 +24,17 @@ PG_FUNCTION_INFO_V1(jobqueue_requeue_job);
 PG_FUNCTION_INFO_V1(jobqueue_requeue_jobs);
 PG_FUNCTION_INFO_V1(jobqueue_cancel_job);
 
-/* A job whose unique key a live job has cannot come back beside it. */
+/* A job to be requeued, by jq_protect() where it may have a rival. */
+typedef struct EndedJob
+{
+	int64		id;
+	bool		has_unique_key;
+	int			statuses;		/* those that it may have by then */
+	bool		is_requeued;
+} EndedJob;
+
 static JqStatement select_ended = {
-	.text = "SELECT id FROM @.jobs_queue_done q"
+	.text = "SELECT id, unique_key IS NOT NULL FROM @.jobs_queue_done q"
 	" WHERE status = ANY ($2) AND ($1 IS NULL OR job_type = $1)"
 	" AND ($3 IS NULL OR stage = $3)"
 	" AND ($4 IS NULL OR last_error LIKE $4)"
@@ -39,17 +49,11 @@ static JqStatement select_ended = {
 	}
 };
 
-static JqStatement unique_key_is_taken = {
-	.text = "SELECT 1 FROM @.jobs_queue_done d JOIN @.jobs_queue_live l"
-	" ON l.job_type = d.job_type AND l.unique_key = d.unique_key"
-	" WHERE d.id = $1",
-	.nargs = 1,
-	.argtypes = {INT8OID}
-};
-
 static int	read_statuses(ArrayType *statuses);
 static int	final_status_bit(const char *name);
-static int64 *ended_jobs(FunctionCallInfo fcinfo, int64 *count);
+static void requeue_one(void *arg);
+static void skip_taken_key(ErrorData *fault);
+static EndedJob *ended_jobs(FunctionCallInfo fcinfo, int64 *count);
 
 Datum
 jobqueue_requeue_job(PG_FUNCTION_ARGS)
@@ -61,7 +65,7 @@ jobqueue_requeue_job(PG_FUNCTION_ARGS)
 Datum
 jobqueue_requeue_jobs(PG_FUNCTION_ARGS)
 {
-	int64	   *ids;
+	EndedJob   *jobs;
 	int64		count;
 	int64		requeued = 0;
 	int			statuses;
@@ -74,19 +78,36 @@ jobqueue_requeue_jobs(PG_FUNCTION_ARGS)
 				 errmsg("max_jobs must not be negative")));
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
-	ids = ended_jobs(fcinfo, &count);
+	jobs = ended_jobs(fcinfo, &count);
 	for (int64 i = 0; i < count; i++)
 	{
-		Datum		id = Int64GetDatum(ids[i]);
-
 		CHECK_FOR_INTERRUPTS();
-		jq_scope_refresh();
-		if (jq_statement_query(&unique_key_is_taken, &id, NULL, 1) == 0 &&
-			jq_resolve_requeue_ended(ids[i], statuses))
+		jobs[i].statuses = statuses;
+		if (jobs[i].has_unique_key)
+			skip_taken_key(jq_protect(requeue_one, &jobs[i]));
+		else
+			requeue_one(&jobs[i]);
+		if (jobs[i].is_requeued)
 			requeued++;
 	}
 	jq_scope_leave();
 	PG_RETURN_INT64(requeued);
+}
+
+static void
+requeue_one(void *arg)
+{
+	EndedJob   *job = (EndedJob *) arg;
+
+	job->is_requeued = jq_resolve_requeue_ended(job->id, job->statuses);
+}
+
+/* A job whose unique key a live job has cannot come back beside it. */
+static void
+skip_taken_key(ErrorData *fault)
+{
+	if (fault != NULL && fault->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+		ReThrowError(fault);
 }
 
 /* The set of statuses; only ended jobs can be requeued in bulk. */
@@ -125,13 +146,13 @@ final_status_bit(const char *name)
 	return 0;
 }
 
-/* The ids of the jobs that the arguments describe, in the scope's memory. */
-static int64 *
+/* The jobs that the arguments describe, in the scope's memory. */
+static EndedJob *
 ended_jobs(FunctionCallInfo fcinfo, int64 *count)
 {
 	Datum		values[7];
 	char		nulls[7];
-	int64	   *ids;
+	EndedJob   *jobs;
 
 	for (int i = 0; i < 7; i++)
 	{
@@ -141,10 +162,15 @@ ended_jobs(FunctionCallInfo fcinfo, int64 *count)
 	if (!PG_ARGISNULL(6))
 		values[6] = Int64GetDatum(PG_GETARG_INT32(6));
 	*count = jq_statement_query(&select_ended, values, nulls, 0);
-	ids = palloc(sizeof(int64) * Max(*count, 1));
+	jobs = MemoryContextAllocExtended(CurrentMemoryContext,
+									  sizeof(EndedJob) * Max(*count, 1),
+									  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int64 i = 0; i < *count; i++)
-		ids[i] = DatumGetInt64(jq_statement_value(i, 1));
-	return ids;
+	{
+		jobs[i].id = DatumGetInt64(jq_statement_value(i, 1));
+		jobs[i].has_unique_key = DatumGetBool(jq_statement_value(i, 2));
+	}
+	return jobs;
 }
 
 Datum

@@ -10,12 +10,14 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "api/arguments.h"
+#include "base/catalog.h"
 #include "base/config.h"
 #include "base/names.h"
 #include "base/scope.h"
@@ -46,6 +48,9 @@ PG_FUNCTION_INFO_V1(jobqueue_register_worker);
 static void claim_rows(FunctionCallInfo fcinfo, JqClaim *claim);
 static void add_job_type(JqClaim *claim, const char *job_type);
 static int	default_batch(const JqClaim *claim);
+static void check_may_operate(void);
+static int	read_resolutions(FunctionCallInfo fcinfo, JqHeld **held,
+							 JqOutcome **outcomes);
 static bool resolve(const JqHeld *held, bool success, const char *error);
 static Datum *elements_of(FunctionCallInfo fcinfo, int n, Oid type,
 						  const char *name, int expected, bool **nulls);
@@ -162,12 +167,31 @@ resolve(const JqHeld *held, bool success, const char *error)
 Datum
 jobqueue_resolve_jobs(PG_FUNCTION_ARGS)
 {
+	JqHeld	   *held;
+	JqOutcome  *outcomes;
+	bool	   *resolved;
+	Datum	   *results;
+	int			count;
+
+	count = read_resolutions(fcinfo, &held, &outcomes);
+	resolved = palloc(sizeof(bool) * Max(count, 1));
+	results = palloc(sizeof(Datum) * Max(count, 1));
+	jq_resolve_many(held, outcomes, count, resolved);
+	for (int i = 0; i < count; i++)
+		results[i] = BoolGetDatum(resolved[i]);
+	PG_RETURN_ARRAYTYPE_P(construct_array(results, count, BOOLOID,
+										  sizeof(bool), true, TYPALIGN_CHAR));
+}
+
+/* The arguments of resolve_jobs, all checked before the first is resolved. */
+static int
+read_resolutions(FunctionCallInfo fcinfo, JqHeld **held, JqOutcome **outcomes)
+{
 	pg_uuid_t	worker;
 	Datum	   *ids;
 	Datum	   *successes;
 	Datum	   *errors = NULL;
 	Datum	   *claim_nos = NULL;
-	Datum	   *results;
 	bool	   *nulls;
 	bool	   *error_nulls = NULL;
 	bool	   *claim_nulls = NULL;
@@ -185,27 +209,27 @@ jobqueue_resolve_jobs(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(4))
 		claim_nos = elements_of(fcinfo, 4, INT4OID, NULL, count, &claim_nulls);
 
+	*held = palloc0(sizeof(JqHeld) * Max(count, 1));
+	*outcomes = palloc0(sizeof(JqOutcome) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 	{
-		check_positive(DatumGetInt64(ids[i]), "job_ids");
-		if (claim_nos != NULL && !claim_nulls[i])
-			check_positive(DatumGetInt32(claim_nos[i]), "claim_nos");
-	}
+		JqHeld	   *job = &(*held)[i];
+		JqOutcome  *outcome = &(*outcomes)[i];
 
-	results = palloc(sizeof(Datum) * Max(count, 1));
-	for (int i = 0; i < count; i++)
-	{
-		JqHeld		held = {.job_id = DatumGetInt64(ids[i]),.worker = worker};
-
-		CHECK_FOR_INTERRUPTS();
+		job->worker = worker;
+		job->job_id = DatumGetInt64(ids[i]);
+		check_positive(job->job_id, "job_ids");
 		if (claim_nos != NULL && !claim_nulls[i])
-			held.claim_no = DatumGetInt32(claim_nos[i]);
-		results[i] = BoolGetDatum(resolve(&held, DatumGetBool(successes[i]),
-										  errors != NULL && !error_nulls[i] ?
-										  TextDatumGetCString(errors[i]) : NULL));
+		{
+			job->claim_no = DatumGetInt32(claim_nos[i]);
+			check_positive(job->claim_no, "claim_nos");
+		}
+		outcome->kind = DatumGetBool(successes[i]) ? JQ_OUTCOME_COMPLETED :
+			JQ_OUTCOME_FAILED;
+		if (errors != NULL && !error_nulls[i])
+			outcome->error = TextDatumGetCString(errors[i]);
 	}
-	PG_RETURN_ARRAYTYPE_P(construct_array(results, count, BOOLOID,
-										  sizeof(bool), true, TYPALIGN_CHAR));
+	return count;
 }
 
 /*
@@ -279,11 +303,26 @@ jobqueue_complete_job(PG_FUNCTION_ARGS)
 	outcome.has_result = !PG_ARGISNULL(2);
 	outcome.result = jq_argument_datum(fcinfo, 2);
 	if (PG_ARGISNULL(1))
+	{
+		check_may_operate();
 		PG_RETURN_BOOL(jq_resolve_complete_unheld(jq_argument_job_id(fcinfo, 0),
 												  outcome.has_result,
 												  outcome.result));
+	}
 	jq_argument_held(fcinfo, 3, &held);
 	PG_RETURN_BOOL(jq_resolve(&held, &outcome));
+}
+
+/* Completing a job that one does not hold is what an operator may do. */
+static void
+check_may_operate(void)
+{
+	if (pg_class_aclcheck(jq_catalog()->jobs_queue, GetUserId(),
+						  ACL_UPDATE) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to complete a job without worker_id"),
+				 errhint("Give the worker_id that holds the job, or ask for the operator's rights.")));
 }
 
 Datum

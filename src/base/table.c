@@ -16,10 +16,12 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -28,7 +30,9 @@
 #include "base/table.h"
 
 static Bitmapset *changed_columns(TupleTableSlot *old, TupleTableSlot *row);
-static bool lock_by_statement(JqTable *table, int64 id, TupleTableSlot *slot);
+static bool lock_by_statement(JqTable *table, int64 id,
+							  LockTupleMode lock_mode, TupleTableSlot *slot);
+static bool row_exists(Relation rel, Oid pkey, int64 id);
 static bool fetch_version(JqTable *table, ItemPointer tid,
 						  TupleTableSlot *slot);
 
@@ -135,25 +139,53 @@ jq_table_flush(void)
 }
 
 bool
-jq_table_lock_by_id(JqTable *table, Oid pkey, int64 id, TupleTableSlot *slot)
+jq_table_lock_by_id(JqTable *table, Oid pkey, int64 id,
+					LockTupleMode lock_mode, TupleTableSlot *slot)
 {
 	TupleTableSlot *key;
 
 	if (IsolationUsesXactSnapshot())
-		return lock_by_statement(table, id, slot);
+		return lock_by_statement(table, id, lock_mode, slot);
 
-	/* The lookup of the apply worker: follows updates, survives moves. */
+	/*
+	 * The lookup of the apply worker: follows updates, survives moves.  Its
+	 * scan sees uncommitted versions, and may pass between the old and the
+	 * new one of a row that is being updated: so a miss is looked at again.
+	 */
 	key = jq_table_new_row(table);
 	ExecStoreAllNullTuple(key);
 	key->tts_values[0] = Int64GetDatum(id);
 	key->tts_isnull[0] = false;
-	return RelationFindReplTupleByIndex(table->rel, pkey, LockTupleExclusive,
-										key, slot);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (RelationFindReplTupleByIndex(table->rel, pkey, lock_mode, key, slot))
+			return true;
+	} while (row_exists(table->rel, pkey, id));
+	return false;
+}
+
+/* Whether a committed row has this id, as of now. */
+static bool
+row_exists(Relation rel, Oid pkey, int64 id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		is_found;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	scan = systable_beginscan(rel, pkey, true, snapshot, 1, &key);
+	is_found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	return is_found;
 }
 
 /* The transaction's snapshot decides, with the errors that go with it. */
 static bool
-lock_by_statement(JqTable *table, int64 id, TupleTableSlot *slot)
+lock_by_statement(JqTable *table, int64 id, LockTupleMode lock_mode,
+				  TupleTableSlot *slot)
 {
 	Oid			argtypes[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(id)};
@@ -161,9 +193,10 @@ lock_by_statement(JqTable *table, int64 id, TupleTableSlot *slot)
 	bool		isnull;
 	ItemPointer tid;
 
-	query = psprintf("SELECT ctid FROM %s WHERE id = $1 FOR UPDATE",
+	query = psprintf("SELECT ctid FROM %s WHERE id = $1 FOR %s",
 					 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table->rel)),
-												RelationGetRelationName(table->rel)));
+												RelationGetRelationName(table->rel)),
+					 lock_mode == LockTupleShare ? "SHARE" : "UPDATE");
 	if (SPI_execute_with_args(query, 1, argtypes, values, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not lock a row of \"%s\"",
 			 RelationGetRelationName(table->rel));

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "executor/executor.h"
+#include "nodes/lockoptions.h"
 #include "utils/rel.h"
 
 typedef struct JqTable
@@ -48,13 +49,13 @@ extern void jq_table_delete(JqTable *table, TupleTableSlot *old);
 extern void jq_table_flush(void);
 
 /*
- * Locks the row whose bigint primary key is "id" for update and stores it,
- * waiting for whoever else has it.  False: there is no such row any more,
+ * Locks the row whose bigint primary key is "id" in LockTupleExclusive or
+ * LockTupleShare mode and stores it, waiting for whoever else has it.  False: there is no such row any more,
  * also when it was moved to another leaf meanwhile.  REPEATABLE READ and
  * SERIALIZABLE callers get 40001 where READ COMMITTED ones see a newer row.
  */
 extern bool jq_table_lock_by_id(JqTable *table, Oid pkey, int64 id,
-								TupleTableSlot *slot);
+								LockTupleMode lock_mode, TupleTableSlot *slot);
 
 /*
  * Locks the row version at "tid" unless somebody else has it locked or has

@@ -22,15 +22,14 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
 #include "base/names.h"
 #include "base/ownership.h"
+#include "base/protect.h"
 #include "base/rows.h"
 #include "base/scope.h"
 #include "base/statement.h"
@@ -52,6 +51,14 @@ typedef struct DueTask
 	Oid			owner;
 	TimestampTz planned;
 } DueTask;
+
+/* A job to be enqueued by jq_protect(). */
+typedef struct NewRun
+{
+	const DueTask *task;
+	TimestampTz instant;
+	int64		job_id;
+} NewRun;
 
 static JqStatement select_due = {
 	.text = "SELECT id, schedule, timezone, owner::pg_catalog.oid, next_run_at"
@@ -95,7 +102,7 @@ static bool read_schedule(const DueTask *task, JqCronExpr *expr,
 static TimestampTz latest_instant(const DueTask *task, const JqCronExpr *expr,
 								  pg_tz *zone, TimestampTz now);
 static int64 enqueue_protected(const DueTask *task, TimestampTz instant);
-static bool fault_is_lasting(const ErrorData *fault);
+static void enqueue_run(void *arg);
 static void disable(const DueTask *task, const char *reason);
 static HeapTuple plan_row(TriggerData *trigger, HeapTuple row);
 
@@ -245,64 +252,32 @@ latest_instant(const DueTask *task, const JqCronExpr *expr, pg_tz *zone,
 }
 
 /*
- * Inserts the job in a subtransaction: what is wrong with one task must not
- * stop the others.  Returns 0 after disabling a task with a lasting fault.
+ * Inserts the job: what is wrong with one task must not stop the others.
+ * Returns 0 after disabling a task with a lasting fault.
  */
 static int64
 enqueue_protected(const DueTask *task, TimestampTz instant)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	Datum		values[2] = {Int64GetDatum(task->id), TimestampTzGetDatum(instant)};
-	volatile int64 job_id = 0;
+	NewRun		run = {.task = task,.instant = instant};
+	ErrorData  *fault = jq_protect(enqueue_run, &run);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		jq_scope_enter(JQ_WRITE_ENQUEUE);
-		jq_statement_execute(&enqueue_task, values, NULL, 0);
-		job_id = DatumGetInt64(jq_statement_value(0, 1));
-		jq_scope_leave();
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *fault;
-
-		MemoryContextSwitchTo(context);
-		fault = CopyErrorData();
-		if (!fault_is_lasting(fault))
-			PG_RE_THROW();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		job_id = 0;
-		disable(task, fault->message);
-		FreeErrorData(fault);
-	}
-	PG_END_TRY();
-	return job_id;
+	if (fault == NULL)
+		return run.job_id;
+	disable(task, fault->message);
+	FreeErrorData(fault);
+	return 0;
 }
 
-/* Trouble of the moment is for the caller to retry, not the task's fault. */
-static bool
-fault_is_lasting(const ErrorData *fault)
+static void
+enqueue_run(void *arg)
 {
-	switch (ERRCODE_TO_CATEGORY(fault->sqlerrcode))
-	{
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-		case ERRCODE_INTERNAL_ERROR:
-			return false;
-		default:
-			return fault->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE;
-	}
+	NewRun	   *run = (NewRun *) arg;
+	Datum		values[2] = {Int64GetDatum(run->task->id), TimestampTzGetDatum(run->instant)};
+
+	jq_scope_enter(JQ_WRITE_ENQUEUE);
+	jq_statement_execute(&enqueue_task, values, NULL, 0);
+	run->job_id = DatumGetInt64(jq_statement_value(0, 1));
+	jq_scope_leave();
 }
 
 static void

@@ -20,6 +20,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "common/pg_prng.h"
 #include "lib/pairingheap.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -34,6 +35,7 @@
 #include "queue/claim.h"
 #include "queue/job.h"
 #include "queue/job_types.h"
+#include "queue/lanes.h"
 #include "queue/resolve.h"
 
 /* Rows fetched from a lane at a time beyond those still wanted. */
@@ -73,10 +75,7 @@ typedef struct ClaimState
 	bool		must_stop;		/* the job just taken runs alone */
 } ClaimState;
 
-/*
- * The walk of the lanes, of all job types or of one: first the walk itself,
- * then the head of each lane, read without locks.
- */
+/* The walk, and then the head of each lane, read without locks. */
 #define LANE_HEADS(owner) \
 	" SELECT l.job_type, l.stage, l.priority, h.scheduled_at, h.id" \
 	" FROM lane l CROSS JOIN LATERAL (" \
@@ -87,29 +86,13 @@ typedef struct ClaimState
 	" ORDER BY q.scheduled_at, q.id LIMIT 1) h"
 
 static JqStatement walk_all_lanes = {
-	.text = "WITH RECURSIVE lane AS ("
-	"(SELECT job_type, stage, priority FROM @.jobs_queue_live"
-	" ORDER BY job_type, stage, priority LIMIT 1)"
-	" UNION ALL"
-	" SELECT n.* FROM lane l CROSS JOIN LATERAL ("
-	"SELECT q.job_type, q.stage, q.priority FROM @.jobs_queue_live q"
-	" WHERE (q.job_type, q.stage, q.priority) >"
-	" (l.job_type, l.stage, l.priority)"
-	" ORDER BY q.job_type, q.stage, q.priority LIMIT 1) n)"
-	LANE_HEADS(""),
+	.text = "WITH RECURSIVE " JQ_WALK_ALL_LANES LANE_HEADS(""),
 	.nargs = 1,
 	.argtypes = {TIMESTAMPTZOID}
 };
 
 static JqStatement walk_lanes_of_type = {
-	.text = "WITH RECURSIVE lane AS ("
-	"(SELECT job_type, stage, priority FROM @.jobs_queue_live"
-	" WHERE job_type = $2 ORDER BY stage, priority LIMIT 1)"
-	" UNION ALL"
-	" SELECT n.* FROM lane l CROSS JOIN LATERAL ("
-	"SELECT q.job_type, q.stage, q.priority FROM @.jobs_queue_live q"
-	" WHERE q.job_type = $2 AND (q.stage, q.priority) > (l.stage, l.priority)"
-	" ORDER BY q.stage, q.priority LIMIT 1) n)"
+	.text = "WITH RECURSIVE " JQ_WALK_LANES_OF("$2")
 	LANE_HEADS(" AND ($3 IS NULL OR q.owner = $3)"),
 	.nargs = 3,
 	.argtypes = {TIMESTAMPTZOID, TEXTOID, REGROLEOID}
@@ -170,7 +153,8 @@ jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 /*
  * Without a scheduler, claims take expired leases back: often when there is
  * nothing else to do, now and then in any case.  What comes back is for the
- * next call.
+ * next call.  One look in a hundred is a thorough one: chance needs no memory
+ * that sessions, which may live for one call, would have to share.
  */
 static void
 sweep_if_due(ClaimState *state)
@@ -186,7 +170,8 @@ sweep_if_due(ClaimState *state)
 		return;
 	last_sweep = state->now;
 	(void) jq_resolve_reclaim(jq_shared_incarnation(),
-							  jq_shared_executor_is_alive, 1000);
+							  jq_shared_executor_is_alive,
+							  pg_prng_double(&pg_global_prng_state) < 0.01);
 }
 
 /* Collects the lanes that have a ready job for this claim. */

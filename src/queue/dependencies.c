@@ -29,22 +29,6 @@
 #include "queue/dependencies.h"
 #include "queue/job.h"
 
-/*
- * The locks of REPEATABLE READ and SERIALIZABLE callers.  Others must not get
- * their 40001 where an operator's UPDATE moves the parent meanwhile.
- */
-static JqStatement lock_live_parent = {
-	.text = "SELECT status FROM @.jobs_queue_live WHERE id = $1 FOR SHARE",
-	.nargs = 1,
-	.argtypes = {INT8OID}
-};
-
-static JqStatement lock_done_parent = {
-	.text = "SELECT status FROM @.jobs_queue_done WHERE id = $1 FOR SHARE",
-	.nargs = 1,
-	.argtypes = {INT8OID}
-};
-
 /* A completed job that was not kept has left its run. */
 static JqStatement find_completed_run = {
 	.text = "SELECT 1 FROM @.job_runs"
@@ -60,27 +44,44 @@ static JqStatement add_dependency = {
 	.argtypes = {INT8OID, INT8ARRAYOID}
 };
 
-static JqStatement select_children = {
-	.text = "SELECT job_id FROM @.job_dependencies WHERE depends_on = $1"
-	" ORDER BY job_id",
+static JqStatement forget_dependencies = {
+	.text = "DELETE FROM @.job_dependencies WHERE job_id = $1",
 	.nargs = 1,
 	.argtypes = {INT8OID}
+};
+
+static JqStatement select_children = {
+	.text = "SELECT DISTINCT job_id FROM @.job_dependencies"
+	" WHERE depends_on = ANY ($1) ORDER BY job_id",
+	.nargs = 1,
+	.argtypes = {INT8ARRAYOID}
 };
 
 static JqStatement release_children = {
 	.text = "WITH gone AS (DELETE FROM @.job_dependencies"
-	" WHERE depends_on = $1 RETURNING job_id)"
+	" WHERE depends_on = ANY ($1) RETURNING job_id),"
+	" released AS (SELECT job_id, count(*)::pg_catalog.int4 AS n FROM gone"
+	" GROUP BY job_id)"
 	" UPDATE @.jobs_queue_live q"
-	" SET waiting_for = greatest(q.waiting_for - 1, 0),"
-	" status = CASE WHEN q.status = 'blocked' AND q.waiting_for <= 1"
+	" SET waiting_for = greatest(q.waiting_for - r.n, 0),"
+	" status = CASE WHEN q.status = 'blocked' AND q.waiting_for <= r.n"
 	" THEN 'queued' ELSE q.status END, updated_at = clock_timestamp()"
-	" FROM gone WHERE q.id = gone.job_id",
+	" FROM released r WHERE q.id = r.job_id",
 	.nargs = 1,
-	.argtypes = {INT8OID}
+	.argtypes = {INT8ARRAYOID}
+};
+
+static JqStatement forget_orphans = {
+	.text = "WITH gone AS (DELETE FROM @.job_dependencies d"
+	" WHERE NOT EXISTS (SELECT FROM @.jobs_queue q WHERE q.id = d.depends_on)"
+	" RETURNING d.job_id)"
+	" SELECT DISTINCT job_id FROM gone ORDER BY job_id",
 };
 
 static bool parent_is_pending(int64 id);
 static bool lock_parent(bool is_live, int64 id, bool *is_completed);
+static Datum bigint_array(const int64 *ids, int count);
+static int64 *read_ids(uint64 rows, MemoryContext context);
 static void lock_children(const int64 *ids, int nids);
 static bool has_dependencies(void);
 
@@ -126,38 +127,22 @@ static bool
 lock_parent(bool is_live, int64 id, bool *is_completed)
 {
 	const JqCatalog *catalog = jq_catalog();
-	Datum		values[1] = {Int64GetDatum(id)};
-	Datum		status;
 	JqTable		leaf;
-	TupleTableSlot *key;
 	TupleTableSlot *row;
-	bool		isnull;
+	JqJob		parent;
 	bool		is_found;
-
-	if (IsolationUsesXactSnapshot())
-	{
-		if (jq_statement_execute(is_live ? &lock_live_parent :
-								 &lock_done_parent, values, NULL, 1) == 0)
-			return false;
-		status = jq_statement_value(0, 1);
-		*is_completed = strcmp(TextDatumGetCString(status), "completed") == 0;
-		return true;
-	}
 
 	jq_table_open(&leaf, is_live ? catalog->jobs_queue_live :
 				  catalog->jobs_queue_done);
 	row = jq_table_slot(&leaf);
-	key = jq_table_new_row(&leaf);
-	ExecStoreAllNullTuple(key);
-	jq_job_set(key, JQ_JOB_ID, values[0]);
-	is_found = RelationFindReplTupleByIndex(leaf.rel, is_live ?
-											catalog->jobs_queue_live_pkey :
-											catalog->jobs_queue_done_pkey,
-											LockTupleShare, key, row);
+	is_found = jq_table_lock_by_id(&leaf, is_live ?
+								   catalog->jobs_queue_live_pkey :
+								   catalog->jobs_queue_done_pkey,
+								   id, LockTupleShare, row);
 	if (is_found)
 	{
-		status = slot_getattr(row, JQ_JOB_STATUS, &isnull);
-		*is_completed = strcmp(TextDatumGetCString(status), "completed") == 0;
+		jq_job_read(row, &parent);
+		*is_completed = parent.status == JQ_STATUS_COMPLETED;
 	}
 	jq_table_close(&leaf);
 	return is_found;
@@ -166,36 +151,73 @@ lock_parent(bool is_live, int64 id, bool *is_completed)
 void
 jq_dependencies_add(int64 job_id, const int64 *depends_on, int count)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * count);
-	Datum		values[2];
+	Datum		values[2] = {Int64GetDatum(job_id), bigint_array(depends_on, count)};
 
-	for (int i = 0; i < count; i++)
-		elements[i] = Int64GetDatum(depends_on[i]);
-	values[0] = Int64GetDatum(job_id);
-	values[1] = PointerGetDatum(construct_array(elements, count, INT8OID,
-												sizeof(int64), FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
 	jq_statement_execute(&add_dependency, values, NULL, 0);
 }
 
 void
-jq_dependencies_release(int64 id)
+jq_dependencies_forget(int64 job_id)
 {
-	Datum		values[1] = {Int64GetDatum(id)};
-	uint64		rows;
-	int64	   *children;
+	Datum		values[1] = {Int64GetDatum(job_id)};
 
-	if (!has_dependencies())
+	if (has_dependencies())
+		jq_statement_execute(&forget_dependencies, values, NULL, 0);
+}
+
+static Datum
+bigint_array(const int64 *ids, int count)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
+
+	for (int i = 0; i < count; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(elements, count, INT8OID,
+										   sizeof(int64), FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
+/* The bigints in the first column of the result, in "context". */
+static int64 *
+read_ids(uint64 rows, MemoryContext context)
+{
+	int64	   *ids = MemoryContextAlloc(context, sizeof(int64) * Max(rows, 1));
+
+	for (uint64 i = 0; i < rows; i++)
+		ids[i] = DatumGetInt64(jq_statement_value(i, 1));
+	return ids;
+}
+
+void
+jq_dependencies_release(const int64 *ids, int nids)
+{
+	Datum		values[1];
+	uint64		rows;
+
+	if (nids == 0 || !has_dependencies())
 		return;
+	values[0] = bigint_array(ids, nids);
 	jq_scope_refresh();
 	rows = jq_statement_query(&select_children, values, NULL, 0);
 	if (rows == 0)
 		return;
-	children = palloc(sizeof(int64) * rows);
-	for (uint64 i = 0; i < rows; i++)
-		children[i] = DatumGetInt64(jq_statement_value(i, 1));
-	lock_children(children, (int) rows);
+	lock_children(read_ids(rows, CurrentMemoryContext), (int) rows);
 	jq_statement_execute(&release_children, values, NULL, 0);
+}
+
+int64 *
+jq_dependencies_orphans(int *count)
+{
+	int64	   *ids;
+
+	*count = 0;
+	if (!has_dependencies())
+		return NULL;
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	*count = (int) jq_statement_execute(&forget_orphans, NULL, NULL, 0);
+	ids = read_ids(*count, jq_scope_result_context());
+	jq_scope_leave();
+	return ids;
 }
 
 /*
@@ -215,7 +237,7 @@ lock_children(const int64 *ids, int nids)
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) jq_table_lock_by_id(&live, catalog->jobs_queue_live_pkey,
-								   ids[i], row);
+								   ids[i], LockTupleExclusive, row);
 	}
 	jq_table_close(&live);
 }

@@ -21,10 +21,19 @@ extern int	jq_dependencies_pending(int64 *ids, int nids);
 extern void jq_dependencies_add(int64 job_id, const int64 *depends_on,
 								int count);
 
+/* Forgets what a job waits for. */
+extern void jq_dependencies_forget(int64 job_id);
+
 /*
- * After job "id" completed: those who waited for it wait for one job less,
- * and are queued when that was the last.
+ * After these jobs completed: those who waited for them wait for that many
+ * jobs less, and are queued when there is none left.
  */
-extern void jq_dependencies_release(int64 id);
+extern void jq_dependencies_release(const int64 *ids, int nids);
+
+/*
+ * The jobs that wait for a job which is gone, in the order of their ids and
+ * in the caller's context; what they waited for is forgotten.
+ */
+extern int64 *jq_dependencies_orphans(int *count);
 
 #endif							/* JQ_DEPENDENCIES_H */

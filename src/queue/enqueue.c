@@ -14,19 +14,31 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
+#include "lib/qunique.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/fmgrprotos.h"
 
+#include "base/catalog.h"
 #include "base/ownership.h"
 #include "base/scope.h"
 #include "base/statement.h"
+#include "base/table.h"
 #include "queue/dependencies.h"
 #include "queue/enqueue.h"
+#include "queue/job.h"
 #include "queue/job_types.h"
 
 /* A taken unique key may vanish before it can be looked at: try again. */
 #define UNIQUE_TRIES 10
+
+/* What became of a new job. */
+typedef enum Effect
+{
+	EFFECT_NONE,				/* the job that was there stays as it is */
+	EFFECT_INSERTED,
+	EFFECT_REPLACED
+} Effect;
 
 #define INSERT_COLUMNS \
 	"job_type, payload, scheduled_at, priority, max_attempts, unique_key," \
@@ -81,37 +93,21 @@ static JqStatement insert_jobs = {
 };
 
 static JqStatement find_unique_job = {
-	.text = "SELECT id, owner::pg_catalog.oid, status <> 'running'"
-	" FROM @.jobs_queue_live WHERE job_type = $1 AND unique_key = $2",
+	.text = "SELECT id FROM @.jobs_queue_live"
+	" WHERE job_type = $1 AND unique_key = $2",
 	.nargs = 2,
 	.argtypes = {TEXTOID, TEXTOID}
-};
-
-/* Only what waits is replaced; a running job is left to its worker. */
-static JqStatement replace_job = {
-	.text = "UPDATE @.jobs_queue_live SET payload = $2,"
-	" scheduled_at = coalesce($3, scheduled_at), priority = $4::int2,"
-	" max_attempts = greatest($5, attempts + 1)::int2,"
-	" group_key = $6, stage = $7, correlation_id = $8, timeout = $9,"
-	" tags = $10, metadata = $11, updated_at = clock_timestamp()"
-	" WHERE id = $1 AND status <> 'running'",
-	.nargs = 11,
-	.argtypes = {
-		INT8OID, JSONBOID, TIMESTAMPTZOID, INT4OID, INT4OID, TEXTOID,
-		TEXTOID, TEXTOID, INTERVALOID, TEXTARRAYOID, JSONBOID
-	}
 };
 
 static void fill_values(const JqNewJob *job, int waiting_for, Datum *values,
 						char *nulls);
 static void check_number(int64 value, const char *argument, int min, int max);
 static int64 insert_unique(const JqNewJob *job, Datum *values,
-						   const char *nulls);
-static bool find_taken(const JqNewJob *job, int64 *id, Oid *owner,
-					   bool *is_waiting);
-static void replace(const JqNewJob *job, int64 id, Oid owner, Datum *values,
-					const char *nulls);
+						   const char *nulls, Effect *effect);
+static bool replace(const JqNewJob *job, int64 id, Datum *values,
+					const char *nulls, Effect *effect);
 static int64 *wanted_jobs(Datum depends_on, int *count);
+static int	compare_ids(const void *a, const void *b);
 
 int64
 jq_enqueue(const JqNewJob *job)
@@ -120,6 +116,7 @@ jq_enqueue(const JqNewJob *job)
 	char		nulls[ARG_COUNT];
 	int64	   *depends_on = NULL;
 	int			ndepends_on = 0;
+	Effect		effect = EFFECT_INSERTED;
 	int64		id;
 
 	if (job->depends_on != 0)
@@ -130,16 +127,18 @@ jq_enqueue(const JqNewJob *job)
 		ndepends_on = jq_dependencies_pending(depends_on, ndepends_on);
 	fill_values(job, ndepends_on, values, nulls);
 	if (job->unique_key != 0)
-		id = insert_unique(job, values, nulls);
+		id = insert_unique(job, values, nulls, &effect);
 	else
 	{
 		jq_statement_execute(&insert_job, values, nulls, 0);
 		id = DatumGetInt64(jq_statement_value(0, 1));
 	}
-	if (ndepends_on > 0 && id > 0)
+	if (effect == EFFECT_REPLACED)
+		jq_dependencies_forget(id);
+	if (effect != EFFECT_NONE && ndepends_on > 0)
 		jq_dependencies_add(id, depends_on, ndepends_on);
 	jq_scope_leave();
-	return id < 0 ? -id : id;
+	return id;
 }
 
 int64 *
@@ -202,26 +201,26 @@ check_number(int64 value, const char *argument, int min, int max)
 				 errmsg("%s must be between %d and %d", argument, min, max)));
 }
 
-/* The new id, or minus the id of the live job that has the key already. */
+/* The new id, or that of the live job that has the key already. */
 static int64
-insert_unique(const JqNewJob *job, Datum *values, const char *nulls)
+insert_unique(const JqNewJob *job, Datum *values, const char *nulls,
+			  Effect *effect)
 {
 	for (int i = 0; i < UNIQUE_TRIES; i++)
 	{
+		Datum		key[2] = {job->job_type, job->unique_key};
 		int64		id;
-		Oid			owner;
-		bool		is_waiting;
 
+		CHECK_FOR_INTERRUPTS();
 		if (jq_statement_execute(&insert_unique_job, values, nulls, 0) > 0)
 			return DatumGetInt64(jq_statement_value(0, 1));
-		if (!find_taken(job, &id, &owner, &is_waiting))
-		{
-			CHECK_FOR_INTERRUPTS();
+		if (jq_statement_execute(&find_unique_job, key, NULL, 1) == 0)
 			continue;
-		}
-		if (job->unique_mode != JQ_UNIQUE_SKIP && is_waiting)
-			replace(job, id, owner, values, nulls);
-		return -id;
+		id = DatumGetInt64(jq_statement_value(0, 1));
+		*effect = EFFECT_NONE;
+		if (job->unique_mode == JQ_UNIQUE_SKIP ||
+			replace(job, id, values, nulls, effect))
+			return id;
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -231,50 +230,65 @@ insert_unique(const JqNewJob *job, Datum *values, const char *nulls)
 			 errhint("Try again.")));
 }
 
+/*
+ * Makes the waiting job "id" the new job; a running one is left to its
+ * worker.  False when it has gone meanwhile.
+ */
 static bool
-find_taken(const JqNewJob *job, int64 *id, Oid *owner, bool *is_waiting)
+replace(const JqNewJob *job, int64 id, Datum *values, const char *nulls,
+		Effect *effect)
 {
-	Datum		values[2] = {job->job_type, job->unique_key};
-	bool		isnull;
+	static const int columns[][2] = {
+		{JQ_JOB_PAYLOAD, ARG_PAYLOAD}, {JQ_JOB_GROUP_KEY, ARG_GROUP_KEY},
+		{JQ_JOB_STAGE, ARG_STAGE},
+		{JQ_JOB_CORRELATION_ID, ARG_CORRELATION_ID},
+		{JQ_JOB_TIMEOUT, ARG_TIMEOUT}, {JQ_JOB_TAGS, ARG_TAGS},
+		{JQ_JOB_METADATA, ARG_METADATA}
+	};
+	const JqCatalog *catalog = jq_catalog();
+	JqTable		live;
+	TupleTableSlot *row;
+	TupleTableSlot *next;
+	JqJob		old;
+	bool		is_there;
 
-	if (jq_statement_execute(&find_unique_job, values, NULL, 1) == 0)
-		return false;
-	*id = DatumGetInt64(jq_statement_value(0, 1));
-	*owner = DatumGetObjectId(jq_statement_nullable(0, 2, &isnull));
-	*is_waiting = DatumGetBool(jq_statement_value(0, 3));
-	return true;
+	jq_table_open(&live, catalog->jobs_queue_live);
+	row = jq_table_slot(&live);
+	next = jq_table_new_row(&live);
+	is_there = jq_table_lock_by_id(&live, catalog->jobs_queue_live_pkey, id,
+								   LockTupleExclusive, row);
+	if (is_there)
+		jq_job_read(row, &old);
+	if (is_there && old.status != JQ_STATUS_RUNNING)
+	{
+		/* Somebody else's job may not be given another payload. */
+		jq_ownership_check(jq_scope_caller(), old.owner, "job");
+		jq_job_begin_change(row, next, GetCurrentTimestamp());
+		for (int i = 0; i < (int) lengthof(columns); i++)
+		{
+			if (nulls[columns[i][1]] == 'n')
+				jq_job_set_null(next, columns[i][0]);
+			else
+				jq_job_set(next, columns[i][0], values[columns[i][1]]);
+		}
+		jq_job_set(next, JQ_JOB_PRIORITY, Int16GetDatum(job->priority));
+		jq_job_set(next, JQ_JOB_WAITING_FOR, values[ARG_WAITING_FOR]);
+		jq_job_set_status(next, &old, DatumGetInt32(values[ARG_WAITING_FOR]) > 0 ?
+						  JQ_STATUS_BLOCKED : JQ_STATUS_QUEUED);
+		if (job->unique_mode != JQ_UNIQUE_KEEP_SCHEDULE)
+			jq_job_set(next, JQ_JOB_SCHEDULED_AT, values[ARG_SCHEDULED_AT]);
+		jq_job_set(next, JQ_JOB_MAX_ATTEMPTS,
+				   Int16GetDatum(Max(old.attempts + 1,
+									 job->has_max_attempts ? job->max_attempts :
+									 jq_job_type(old.job_type)->max_attempts)));
+		jq_table_update(&live, row, next);
+		*effect = EFFECT_REPLACED;
+	}
+	jq_table_close(&live);
+	return is_there;
 }
 
-/* Somebody else's job may not be given another payload. */
-static void
-replace(const JqNewJob *job, int64 id, Oid owner, Datum *values,
-		const char *nulls)
-{
-	Datum		new_values[11];
-	char		new_nulls[11];
-
-	jq_ownership_check(jq_scope_caller(), owner, "job");
-	new_values[0] = Int64GetDatum(id);
-	new_nulls[0] = ' ';
-	for (int i = ARG_PAYLOAD, to = 1; i <= ARG_METADATA; i++)
-	{
-		if (i == ARG_UNIQUE_KEY)
-			continue;
-		new_values[to] = values[i];
-		new_nulls[to++] = nulls[i];
-	}
-	if (job->unique_mode == JQ_UNIQUE_KEEP_SCHEDULE)
-		new_nulls[2] = 'n';
-	if (!job->has_max_attempts)
-	{
-		new_values[4] =
-			Int32GetDatum(jq_job_type(TextDatumGetCString(job->job_type))->max_attempts);
-		new_nulls[4] = ' ';
-	}
-	jq_statement_execute(&replace_job, new_values, new_nulls, 0);
-}
-
-/* The elements of depends_on, each once. */
+/* The elements of depends_on, each once, in the order all lock them in. */
 static int64 *
 wanted_jobs(Datum depends_on, int *count)
 {
@@ -293,21 +307,26 @@ wanted_jobs(Datum depends_on, int *count)
 					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 					  &elements, &nulls, &nelements);
 	ids = palloc(sizeof(int64) * Max(nelements, 1));
-	*count = 0;
 	for (int i = 0; i < nelements; i++)
 	{
-		bool		is_new = true;
-
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("depends_on must not contain nulls")));
-		for (int j = 0; j < *count && is_new; j++)
-			is_new = ids[j] != DatumGetInt64(elements[i]);
-		if (is_new)
-			ids[(*count)++] = DatumGetInt64(elements[i]);
+		ids[i] = DatumGetInt64(elements[i]);
 	}
+	qsort(ids, nelements, sizeof(int64), compare_ids);
+	*count = (int) qunique(ids, nelements, sizeof(int64), compare_ids);
 	return ids;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right ? 1 : 0;
 }
 
 JqUniqueMode

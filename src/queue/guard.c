@@ -45,10 +45,12 @@
 #include "queue/dependencies.h"
 #include "queue/job.h"
 #include "queue/job_types.h"
+#include "queue/resolve.h"
 #include "queue/validate.h"
 
 PG_FUNCTION_INFO_V1(jobqueue_guard_job);
 PG_FUNCTION_INFO_V1(jobqueue_release_dependents);
+PG_FUNCTION_INFO_V1(jobqueue_cancel_dependents);
 
 /* Longest attempt that a job may ask for. */
 #define MAX_TIMEOUT_US USECS_PER_DAY
@@ -97,6 +99,9 @@ static void validate_values(const Row *row);
 static void check_protected(const Row *was, const Row *is);
 static bool column_changed(const Row *was, const Row *is, int column);
 static void check_transition(const Row *was, const Row *is);
+static bool has_owner(const Row *row);
+static bool is_restored(const Row *row);
+static void clear_claim(Row *row);
 static void settle_status(const Row *was, Row *is);
 static void settle_attempts(const Row *was, Row *is);
 static void end_claim(HeapTuple tuple, Relation rel, const char *status,
@@ -167,9 +172,16 @@ guard_insert(TriggerData *trigger)
 		check_new_status(&row);
 	check_unknown_id(trigger, &row);
 	set_new_owner(&row);
-	if (status_of(&row) == JQ_STATUS_QUEUED &&
-		int_column(&row, JQ_JOB_CLAIM_NO) == 0)
+	if (!jq_job_status_is_final(status_of(&row)) &&
+		int_column(&row, JQ_JOB_CLAIM_NO) == 0 && !is_restored(&row))
 		validate_values(&row);
+	if (status_of(&row) == JQ_STATUS_QUEUED)
+	{
+		clear_claim(&row);
+		clear_column(&row, JQ_JOB_RESULT);
+		clear_column(&row, JQ_JOB_FINISHED_AT);
+		set_column(&row, JQ_JOB_WAITING_FOR, Int32GetDatum(0));
+	}
 	return store_row(&row, trigger->tg_trigtuple);
 }
 
@@ -400,11 +412,16 @@ check_unknown_id(TriggerData *trigger, const Row *row)
 	if (is_null(row, JQ_JOB_ID) || is_null(row, JQ_JOB_CLAIM_NO))
 		return;					/* the NOT NULL constraint says so */
 	id = DatumGetInt64(column_of(row, JQ_JOB_ID));
+	if (id <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("id of a job must be positive")));
 	if (other_leaf_has(trigger, id))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("job " INT64_FORMAT " already exists", id)));
-	if (has_later_run(row, id))
+	/* Ids of the sequence are new, until somebody sets it back. */
+	if (jq_scope_write_mode() == JQ_WRITE_PLAIN && has_later_run(row, id))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("job " INT64_FORMAT " has been run before", id),
@@ -416,7 +433,7 @@ other_leaf_has(TriggerData *trigger, int64 id)
 {
 	const JqCatalog *catalog = jq_catalog();
 	bool		is_live =
-		RelationGetRelid(trigger->tg_relation) == catalog->jobs_queue_live;
+	RelationGetRelid(trigger->tg_relation) == catalog->jobs_queue_live;
 	Relation	other;
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -440,7 +457,7 @@ static bool
 has_later_run(const Row *row, int64 id)
 {
 	int			ended = int_column(row, JQ_JOB_CLAIM_NO) -
-		(status_of(row) == JQ_STATUS_RUNNING ? 1 : 0);
+	(status_of(row) == JQ_STATUS_RUNNING ? 1 : 0);
 	Relation	runs = table_open(jq_catalog()->job_runs, AccessShareLock);
 	Oid			pkey = RelationGetReplicaIndex(runs);
 	ScanKeyData keys[2];
@@ -463,14 +480,37 @@ has_later_run(const Row *row, int64 id)
 static void
 set_new_owner(Row *row)
 {
-	if (is_null(row, JQ_JOB_OWNER))
+	if (!has_owner(row))
 	{
-		if (!jq_job_status_is_final(status_of(row)))
+		if (jq_job_status_is_final(status_of(row)))
+			clear_column(row, JQ_JOB_OWNER);
+		else
 			set_column(row, JQ_JOB_OWNER, ObjectIdGetDatum(jq_scope_caller()));
 	}
 	else if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
 		jq_ownership_check(GetUserId(),
 						   DatumGetObjectId(column_of(row, JQ_JOB_OWNER)), "job");
+}
+
+/* Role "-" is nobody, as null is. */
+static bool
+has_owner(const Row *row)
+{
+	return !is_null(row, JQ_JOB_OWNER) &&
+		OidIsValid(DatumGetObjectId(column_of(row, JQ_JOB_OWNER)));
+}
+
+/*
+ * Whether somebody who may brings a row as it was elsewhere: a restore must
+ * not fail because a limit has changed since.  A new row has the default.
+ */
+static bool
+is_restored(const Row *row)
+{
+	return jq_scope_write_mode() == JQ_WRITE_PLAIN &&
+		member_can_set_role(GetUserId(), jq_catalog()->owner) &&
+		DatumGetTimestampTz(column_of(row, JQ_JOB_UPDATED_AT)) !=
+		GetCurrentTransactionStartTimestamp();
 }
 
 static void
@@ -523,13 +563,17 @@ check_protected(const Row *was, const Row *is)
 	{
 		if (!column_changed(was, is, owned[i]))
 			continue;
-		if (!is_null(was, JQ_JOB_OWNER))
+		if (has_owner(was))
 			jq_ownership_check(GetUserId(),
 							   DatumGetObjectId(column_of(was, JQ_JOB_OWNER)), "job");
-		if (!is_null(is, JQ_JOB_OWNER))
+		if (has_owner(is))
 			jq_ownership_check(GetUserId(),
 							   DatumGetObjectId(column_of(is, JQ_JOB_OWNER)), "job");
-		if (is_null(was, JQ_JOB_OWNER))
+		else if (!jq_job_status_is_final(status_of(is)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("owner of a job must be a role")));
+		if (!has_owner(was))
 			jq_ownership_check(GetUserId(), jq_catalog()->owner, "job");
 	}
 }
@@ -571,7 +615,7 @@ check_transition(const Row *was, const Row *is)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the holder of job " INT64_FORMAT " cannot be changed", id),
 				 errhint("Set status to \"queued\" to take the job from its worker.")));
-	if (to == JQ_STATUS_QUEUED && is_null(is, JQ_JOB_OWNER))
+	if (to == JQ_STATUS_QUEUED && !has_owner(is))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the owner of job " INT64_FORMAT " no longer exists", id),
@@ -582,16 +626,11 @@ check_transition(const Row *was, const Row *is)
 static void
 settle_status(const Row *was, Row *is)
 {
-	static const int of_claim[] = {
-		JQ_JOB_LOCKED_BY, JQ_JOB_LOCKED_AT, JQ_JOB_LEASE_EXPIRES_AT,
-		JQ_JOB_CANCEL_REQUESTED_AT, JQ_JOB_HOLDER
-	};
 	JqStatus	from = status_of(was);
 	JqStatus	to = status_of(is);
 
 	if (to != JQ_STATUS_RUNNING)
-		for (int i = 0; i < lengthof(of_claim); i++)
-			clear_column(is, of_claim[i]);
+		clear_claim(is);
 	if (from == to)
 		return;
 	if (jq_job_status_is_final(to))
@@ -606,6 +645,20 @@ settle_status(const Row *was, Row *is)
 		clear_column(is, JQ_JOB_RESULT);
 		set_column(is, JQ_JOB_WAITING_FOR, Int32GetDatum(0));
 	}
+}
+
+/* What only a running job has. */
+static void
+clear_claim(Row *row)
+{
+	static const int of_claim[] = {
+		JQ_JOB_LOCKED_BY, JQ_JOB_LOCKED_AT, JQ_JOB_LEASE_EXPIRES_AT,
+		JQ_JOB_CANCEL_REQUESTED_AT, JQ_JOB_HOLDER
+	};
+
+	for (int i = 0; i < lengthof(of_claim); i++)
+		if (!is_null(row, of_claim[i]))
+			clear_column(row, of_claim[i]);
 }
 
 /* A requeued job has all its attempts, unless the UPDATE says otherwise. */
@@ -692,13 +745,25 @@ wake_for(HeapTuple tuple, TupleDesc desc)
 		jq_wake_at_commit();
 }
 
+/* AFTER DELETE ON jobs_queue and its leaves FOR EACH STATEMENT */
+Datum
+jobqueue_cancel_dependents(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"_cancel_dependents\" must be called as a trigger")));
+	jq_resolve_cancel_orphans();
+	return PointerGetDatum(NULL);
+}
+
 /* AFTER INSERT OR UPDATE OF status ON jobs_queue_done, WHEN (completed) */
 Datum
 jobqueue_release_dependents(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	bool		isnull;
-	Datum		id;
+	int64		id;
 
 	if (!fired_for_leaf(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event))
 		ereport(ERROR,
@@ -708,10 +773,11 @@ jobqueue_release_dependents(PG_FUNCTION_ARGS)
 	if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
 	{
 		/* Of an UPDATE this is the old row: its id is the same. */
-		id = heap_getattr(trigger->tg_trigtuple, JQ_JOB_ID,
-						  RelationGetDescr(trigger->tg_relation), &isnull);
+		id = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, JQ_JOB_ID,
+										RelationGetDescr(trigger->tg_relation),
+										&isnull));
 		jq_scope_enter(JQ_WRITE_ENGINE);
-		jq_dependencies_release(DatumGetInt64(id));
+		jq_dependencies_release(&id, 1);
 		jq_scope_leave();
 	}
 	return PointerGetDatum(NULL);

@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/pg_prng.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -21,6 +22,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/config.h"
+#include "base/protect.h"
 #include "base/scope.h"
 #include "base/statement.h"
 #include "base/table.h"
@@ -28,6 +30,7 @@
 #include "queue/job.h"
 #include "queue/job_types.h"
 #include "queue/resolve.h"
+#include "queue/running.h"
 
 /* A locked job and the version that will follow it. */
 typedef struct Change
@@ -39,18 +42,14 @@ typedef struct Change
 	TimestampTz now;
 } Change;
 
-/*
- * Running jobs whose holder may be gone: outside workers by their lease,
- * workers of this server by their incarnation, where one is given.
- */
-static JqStatement select_reclaimable = {
-	.text = "SELECT ctid, holder, locked_by FROM @.jobs_queue_live"
-	" WHERE status = 'running' AND CASE WHEN $2 IS NULL OR holder IS NULL"
-	" THEN coalesce(lease_expires_at < $1, true) ELSE true END"
-	" LIMIT $3",
-	.nargs = 3,
-	.argtypes = {TIMESTAMPTZOID, INT8OID, INT8OID}
-};
+/* A claim to be ended by jq_resolve_reclaim(). */
+typedef struct LostJob
+{
+	int64		incarnation;
+	int64		job_id;
+	ItemPointerData tid;
+	bool		is_reclaimed;
+} LostJob;
 
 static bool begin_change(Change *change, Oid leaf, int64 job_id);
 static bool begin_held_change(Change *change, const JqHeld *held);
@@ -59,6 +58,9 @@ static void write_in_place(Change *change);
 static void write_move(Change *change, Oid target);
 static void begin_update_of(Change *change);
 static void finish_claim(Change *change, const JqOutcome *outcome);
+static bool find_change(Change *change, int64 job_id, bool *is_live);
+static void begin_completion(Change *change, bool has_result, Datum result,
+							 const char *error);
 static void complete(Change *change, bool has_result, Datum result,
 					 const char *error);
 static void fail(Change *change, const JqOutcome *outcome, JqRun *run);
@@ -68,9 +70,8 @@ static TimestampTz retry_instant(const Change *change,
 								 const JqOutcome *outcome);
 static void begin_fresh_start(Change *change);
 pg_noreturn static void report_unknown_job(int64 job_id);
-static bool row_is_looked_after(uint64 row, int64 incarnation,
-								bool (*is_alive) (const pg_uuid_t *worker));
-static bool reclaim_one(ItemPointer tid, int64 incarnation);
+static void reclaim_one(void *arg);
+static int	compare_held(const void *a, const void *b, void *arg);
 static bool same_worker(const pg_uuid_t *a, const pg_uuid_t *b);
 
 /* Locks a job of one leaf; false, with nothing open, when it is not there. */
@@ -85,7 +86,7 @@ begin_change(Change *change, Oid leaf, int64 job_id)
 							 leaf == catalog->jobs_queue_live ?
 							 catalog->jobs_queue_live_pkey :
 							 catalog->jobs_queue_done_pkey,
-							 job_id, change->row))
+							 job_id, LockTupleExclusive, change->row))
 	{
 		jq_table_close(&change->table);
 		return false;
@@ -94,6 +95,24 @@ begin_change(Change *change, Oid leaf, int64 job_id)
 	change->next = NULL;
 	change->now = GetCurrentTimestamp();
 	return true;
+}
+
+/*
+ * Locks a job wherever it is.  A second look finds what moved from one leaf to
+ * the other between the two of the first.
+ */
+static bool
+find_change(Change *change, int64 job_id, bool *is_live)
+{
+	const JqCatalog *catalog = jq_catalog();
+
+	for (int i = 0; i < 2; i++)
+	{
+		*is_live = begin_change(change, catalog->jobs_queue_live, job_id);
+		if (*is_live || begin_change(change, catalog->jobs_queue_done, job_id))
+			return true;
+	}
+	return false;
 }
 
 /* Locks a job that this worker holds, under this claim. */
@@ -148,20 +167,59 @@ same_worker(const pg_uuid_t *a, const pg_uuid_t *b)
 bool
 jq_resolve(const JqHeld *held, const JqOutcome *outcome)
 {
-	Change		change;
 	bool		is_held;
 
-	jq_scope_enter(JQ_WRITE_ENGINE);
-	is_held = begin_held_change(&change, held);
-	if (is_held)
-	{
-		finish_claim(&change, outcome);
-		end_change(&change);
-		if (outcome->kind == JQ_OUTCOME_COMPLETED)
-			jq_dependencies_release(held->job_id);
-	}
-	jq_scope_leave();
+	jq_resolve_many(held, outcome, 1, &is_held);
 	return is_held;
+}
+
+void
+jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
+				bool *results)
+{
+	int		   *order = palloc(sizeof(int) * Max(count, 1));
+	int64	   *completed = palloc(sizeof(int64) * Max(count, 1));
+	int			ncompleted = 0;
+
+	/* Jobs first, and then their children: each in the order of ids. */
+	for (int i = 0; i < count; i++)
+		order[i] = i;
+	if (count > 1)
+		qsort_arg(order, count, sizeof(int), compare_held,
+				  unconstify(JqHeld *, held));
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	for (int i = 0; i < count; i++)
+	{
+		int			n = order[i];
+		Change		change;
+
+		CHECK_FOR_INTERRUPTS();
+		if (i > 0)
+			jq_scope_refresh(); /* the same job may come twice */
+		results[n] = begin_held_change(&change, &held[n]);
+		if (!results[n])
+			continue;
+		finish_claim(&change, &outcomes[n]);
+		end_change(&change);
+		if (outcomes[n].kind == JQ_OUTCOME_COMPLETED)
+			completed[ncompleted++] = held[n].job_id;
+	}
+	jq_dependencies_release(completed, ncompleted);
+	jq_scope_leave();
+}
+
+/* By job id; the same id in the order that it was given in. */
+static int
+compare_held(const void *a, const void *b, void *arg)
+{
+	const JqHeld *held = (const JqHeld *) arg;
+	int			left = *(const int *) a;
+	int			right = *(const int *) b;
+
+	if (held[left].job_id != held[right].job_id)
+		return held[left].job_id < held[right].job_id ? -1 : 1;
+	return left - right;
 }
 
 /* Writes the next version of a running job, and the run. */
@@ -234,6 +292,16 @@ complete(Change *change, bool has_result, Datum result, const char *error)
 		jq_table_delete(&change->table, change->row);
 		return;
 	}
+	begin_completion(change, has_result, result, error);
+	write_move(change, jq_catalog()->jobs_queue_done);
+}
+
+/* The completed version of a job. */
+static void
+begin_completion(Change *change, bool has_result, Datum result,
+				 const char *error)
+{
+	begin_update_of(change);
 	jq_job_clear_claim(change->next);
 	jq_job_set_status(change->next, &change->job, JQ_STATUS_COMPLETED);
 	jq_job_set(change->next, JQ_JOB_FINISHED_AT,
@@ -242,7 +310,6 @@ complete(Change *change, bool has_result, Datum result, const char *error)
 		jq_job_set(change->next, JQ_JOB_RESULT, result);
 	if (error != NULL)
 		jq_job_set(change->next, JQ_JOB_LAST_ERROR, CStringGetTextDatum(error));
-	write_move(change, jq_catalog()->jobs_queue_done);
 }
 
 /* A charged end without success: another attempt, or the end of the job. */
@@ -307,6 +374,8 @@ end_without_success(Change *change, JqStatus status)
 	jq_job_set(change->next, JQ_JOB_FINISHED_AT,
 			   TimestampTzGetDatum(change->now));
 	write_move(change, jq_catalog()->jobs_queue_done);
+	if (change->job.status == JQ_STATUS_BLOCKED)
+		jq_dependencies_forget(change->job.id);
 }
 
 bool
@@ -360,36 +429,27 @@ jq_resolve_complete_unheld(int64 job_id, bool has_result, Datum result)
 	const JqCatalog *catalog;
 	Change		change;
 	bool		done = false;
+	bool		is_live;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	catalog = jq_catalog();
-	if (begin_change(&change, catalog->jobs_queue_live, job_id))
+	if (find_change(&change, job_id, &is_live))
 	{
-		done = change.job.status != JQ_STATUS_RUNNING;
+		done = change.job.status != JQ_STATUS_RUNNING &&
+			change.job.status != JQ_STATUS_COMPLETED;
 		if (done)
 		{
-			begin_update_of(&change);
-			complete(&change, has_result, result, NULL);
-		}
-		end_change(&change);
-	}
-	else if (begin_change(&change, catalog->jobs_queue_done, job_id))
-	{
-		done = change.job.status != JQ_STATUS_COMPLETED;
-		if (done)
-		{
-			begin_update_of(&change);
-			jq_job_set_status(change.next, &change.job, JQ_STATUS_COMPLETED);
-			jq_job_set(change.next, JQ_JOB_FINISHED_AT,
-					   TimestampTzGetDatum(change.now));
-			if (has_result)
-				jq_job_set(change.next, JQ_JOB_RESULT, result);
-			write_in_place(&change);
+			/* Without a run, this row is all that tells of it. */
+			begin_completion(&change, has_result, result, NULL);
+			if (is_live)
+				write_move(&change, catalog->jobs_queue_done);
+			else
+				write_in_place(&change);
 		}
 		end_change(&change);
 	}
 	if (done)
-		jq_dependencies_release(job_id);
+		jq_dependencies_release(&job_id, 1);
 	jq_scope_leave();
 	return done;
 }
@@ -397,24 +457,13 @@ jq_resolve_complete_unheld(int64 job_id, bool has_result, Datum result)
 void
 jq_resolve_requeue(int64 job_id)
 {
-	const JqCatalog *catalog;
 	Change		change;
+	bool		is_live;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
-	catalog = jq_catalog();
-	if (begin_change(&change, catalog->jobs_queue_done, job_id))
-	{
-		begin_fresh_start(&change);
-		write_move(&change, catalog->jobs_queue_live);
-	}
-	else if (!begin_change(&change, catalog->jobs_queue_live, job_id))
+	if (!find_change(&change, job_id, &is_live))
 		report_unknown_job(job_id);
-	else if (change.job.status == JQ_STATUS_QUEUED)
-	{
-		begin_fresh_start(&change);
-		write_in_place(&change);
-	}
-	else
+	if (is_live && change.job.status != JQ_STATUS_QUEUED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("job " INT64_FORMAT " cannot be requeued while it is %s",
@@ -422,6 +471,11 @@ jq_resolve_requeue(int64 job_id)
 				 change.job.status == JQ_STATUS_RUNNING ?
 				 errhint("Wait for its worker, or call cancel_job() first.") :
 				 errhint("It is queued when the jobs it waits for complete.")));
+	begin_fresh_start(&change);
+	if (is_live)
+		write_in_place(&change);
+	else
+		write_move(&change, jq_catalog()->jobs_queue_live);
 	end_change(&change);
 	jq_scope_leave();
 }
@@ -483,13 +537,12 @@ report_unknown_job(int64 job_id)
 bool
 jq_resolve_cancel(int64 job_id, const char *reason)
 {
-	const JqCatalog *catalog;
 	Change		change;
 	bool		is_live;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
-	catalog = jq_catalog();
-	is_live = begin_change(&change, catalog->jobs_queue_live, job_id);
+	if (!find_change(&change, job_id, &is_live))
+		report_unknown_job(job_id);
 	if (is_live)
 	{
 		begin_update_of(&change);
@@ -504,14 +557,37 @@ jq_resolve_cancel(int64 job_id, const char *reason)
 		}
 		else
 			end_without_success(&change, JQ_STATUS_CANCELLED);
-		end_change(&change);
 	}
-	else if (begin_change(&change, catalog->jobs_queue_done, job_id))
-		end_change(&change);
-	else
-		report_unknown_job(job_id);
+	end_change(&change);
 	jq_scope_leave();
 	return is_live;
+}
+
+void
+jq_resolve_cancel_orphans(void)
+{
+	int			count;
+	int64	   *ids = jq_dependencies_orphans(&count);
+
+	if (count == 0)
+		return;
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	for (int i = 0; i < count; i++)
+	{
+		Change		change;
+
+		if (!begin_change(&change, jq_catalog()->jobs_queue_live, ids[i]))
+			continue;
+		if (change.job.status == JQ_STATUS_BLOCKED)
+		{
+			begin_update_of(&change);
+			jq_job_set(change.next, JQ_JOB_LAST_ERROR,
+					   CStringGetTextDatum("a job that it waited for was deleted"));
+			end_without_success(&change, JQ_STATUS_CANCELLED);
+		}
+		end_change(&change);
+	}
+	jq_scope_leave();
 }
 
 bool
@@ -544,74 +620,68 @@ jq_resolve_reject(int64 job_id, const char *error)
 
 int
 jq_resolve_reclaim(int64 incarnation,
-				   bool (*is_alive) (const pg_uuid_t *worker), int max_jobs)
+				   bool (*is_alive) (const pg_uuid_t *worker),
+				   bool is_thorough)
 {
-	Datum		values[3];
-	char		nulls[] = "   ";
-	ItemPointer tids;
-	uint64		rows;
-	int			ntids = 0;
+	LostJob		lost = {.incarnation = incarnation};
+	JqRunningJob *jobs;
+	int			njobs;
 	int			reclaimed = 0;
 
-	jq_scope_enter(JQ_WRITE_ENGINE);
-	values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[1] = Int64GetDatum(incarnation);
-	values[2] = Int64GetDatum(max_jobs);
-	if (incarnation == 0)
-		nulls[1] = 'n';
-	rows = jq_statement_query(&select_reclaimable, values, nulls, 0);
-	tids = palloc(sizeof(ItemPointerData) * Max(rows, 1));
-	for (uint64 i = 0; i < rows; i++)
-		if (!row_is_looked_after(i, incarnation, is_alive))
-			tids[ntids++] =
-				*(ItemPointer) DatumGetPointer(jq_statement_value(i, 1));
-	for (int i = 0; i < ntids; i++)
-		if (reclaim_one(&tids[i], incarnation))
+	jobs = jq_running_jobs(is_thorough, &njobs);
+	for (int i = 0; i < njobs; i++)
+	{
+		ErrorData  *fault;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!jq_running_is_lost(&jobs[i], incarnation, is_alive))
+			continue;
+		lost.job_id = jobs[i].id;
+		lost.tid = jobs[i].tid;
+		lost.is_reclaimed = false;
+		fault = jq_protect(reclaim_one, &lost);
+		if (fault != NULL)
+			ereport(WARNING,
+					(errcode(fault->sqlerrcode),
+					 errmsg("could not take back job " INT64_FORMAT ": %s",
+							lost.job_id, fault->message)));
+		else if (lost.is_reclaimed)
 			reclaimed++;
-	jq_scope_leave();
+	}
 	return reclaimed;
 }
 
-/* Whether a live worker of this server holds the job of a result row. */
-static bool
-row_is_looked_after(uint64 row, int64 incarnation,
-					bool (*is_alive) (const pg_uuid_t *worker))
+/* Ends one lost claim, unless somebody has the job locked or changed it. */
+static void
+reclaim_one(void *arg)
 {
-	bool		isnull;
-	Datum		holder = jq_statement_nullable(row, 2, &isnull);
-
-	return incarnation != 0 && !isnull &&
-		DatumGetInt64(holder) == incarnation &&
-		is_alive(DatumGetUUIDP(jq_statement_value(row, 3)));
-}
-
-/* Takes one job back, unless somebody has it locked or has changed it. */
-static bool
-reclaim_one(ItemPointer tid, int64 incarnation)
-{
+	LostJob    *lost = (LostJob *) arg;
 	JqOutcome	outcome = {.kind = JQ_OUTCOME_EXPIRED};
 	Change		change;
-	JqJob	   *job = &change.job;
-	bool		is_lost;
 
+	jq_scope_enter(JQ_WRITE_ENGINE);
 	jq_table_open(&change.table, jq_catalog()->jobs_queue_live);
 	change.row = jq_table_slot(&change.table);
-	is_lost = jq_table_try_lock(&change.table, tid, change.row);
-	if (is_lost)
+	if (jq_table_try_lock(&change.table, &lost->tid, change.row))
 	{
-		jq_job_read(change.row, job);
-		change.now = GetCurrentTimestamp();
-		if (incarnation != 0 && job->holder != 0)
+		jq_job_read(change.row, &change.job);
+		if (change.job.id == lost->job_id &&
+			change.job.status == JQ_STATUS_RUNNING)
 		{
-			outcome.kind = JQ_OUTCOME_CRASHED;
-			if (job->holder == incarnation)
+			change.now = GetCurrentTimestamp();
+			if (lost->incarnation != 0 && change.job.holder != 0)
 			{
-				outcome.kind = JQ_OUTCOME_FAILED;
-				outcome.error = "the process that ran this job was terminated (57P01)";
+				outcome.kind = JQ_OUTCOME_CRASHED;
+				if (change.job.holder == lost->incarnation)
+				{
+					outcome.kind = JQ_OUTCOME_FAILED;
+					outcome.error = "the process that ran this job was terminated (57P01)";
+				}
 			}
+			finish_claim(&change, &outcome);
+			lost->is_reclaimed = true;
 		}
-		finish_claim(&change, &outcome);
 	}
 	jq_table_close(&change.table);
-	return is_lost;
+	jq_scope_leave();
 }

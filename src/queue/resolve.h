@@ -50,6 +50,13 @@ typedef struct JqOutcome
  */
 extern bool jq_resolve(const JqHeld *held, const JqOutcome *outcome);
 
+/*
+ * The same for many claims, whose jobs are locked in the order of their ids
+ * and dependents after all of them, so that two such calls never deadlock.
+ */
+extern void jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes,
+							int count, bool *results);
+
 /* Extends the lease from now; 0: by the job type's lease.  progress: jsonb. */
 extern bool jq_resolve_heartbeat(const JqHeld *held, int64 extend_us,
 								 bool has_progress, Datum progress);
@@ -75,6 +82,9 @@ extern bool jq_resolve_requeue_ended(int64 job_id, int statuses);
 /* See cancel_job.  Raises P0002 when the job is unknown. */
 extern bool jq_resolve_cancel(int64 job_id, const char *reason);
 
+/* Cancels the blocked jobs that wait for a job which was deleted. */
+extern void jq_resolve_cancel_orphans(void);
+
 /*
  * Ends a queued or blocked job as failed, without a claim: its command cannot
  * run (its role is gone, say).  False when it is no longer queued.
@@ -82,14 +92,14 @@ extern bool jq_resolve_cancel(int64 job_id, const char *reason);
 extern bool jq_resolve_reject(int64 job_id, const char *error);
 
 /*
- * Takes back the jobs whose lease has expired, and, where "incarnation" is
- * not 0, those held by in-server workers of another incarnation (CRASHED) or
- * by workers of this one that "is_alive" denies (RELEASED charged: they ended
- * with an error the worker could not record).  At most max_jobs; returns how
- * many.  Skips rows that somebody has locked.
+ * Ends the claims of lost jobs (see running.h): EXPIRED for outside workers,
+ * CRASHED for those of another life of the server, FAILED for those of this
+ * one, which ended with an error that they could not record.  Returns how
+ * many.  Skips rows that somebody has locked, and, with a WARNING, those that
+ * cannot be written.
  */
 extern int	jq_resolve_reclaim(int64 incarnation,
 							   bool (*is_alive) (const pg_uuid_t *worker),
-							   int max_jobs);
+							   bool is_thorough);
 
 #endif							/* JQ_RESOLVE_H */

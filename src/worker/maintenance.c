@@ -17,36 +17,15 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "queue/resolve.h"
+#include "queue/running.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#define RECLAIM_BATCH 1000
 #define PRUNE_BATCH 1000
+#define DISOWN_BATCH 1000
 #define MAX_PRUNE_BATCHES 100	/* of a job type in one go */
 #define LONG_JOB_MS 1000
-
-static JqStatement holders_statement = {
-	.text = "SELECT q.locked_by, coalesce(q.holder, 0), "
-	"bool_or(q.lease_expires_at <= now()), "
-	"bool_or(q.cancel_requested_at IS NOT NULL) "
-	"FROM @.jobs_queue_live q WHERE q.status = 'running' GROUP BY 1, 2"
-};
-
-static JqStatement cancelled_statement = {
-	.text = "SELECT q.id, q.locked_by FROM @.jobs_queue_live q "
-	"WHERE q.status = 'running' AND q.holder = $1 "
-	"AND q.cancel_requested_at IS NOT NULL",
-	.nargs = 1,
-	.argtypes = {INT8OID}
-};
-
-static JqStatement held_statement = {
-	.text = "SELECT q.id, q.claim_no FROM @.jobs_queue_live q "
-	"WHERE q.status = 'running' AND q.locked_by = $1",
-	.nargs = 1,
-	.argtypes = {UUIDOID}
-};
 
 static JqStatement kept_statement = {
 	.text = "SELECT t.job_type, now() - t.keep_completed FROM @.job_types t "
@@ -59,12 +38,34 @@ static JqStatement prune_statement = {
 	"AND d.finished_at <= $2 ORDER BY d.finished_at LIMIT $3 "
 	"FOR UPDATE SKIP LOCKED), "
 	"gone AS (DELETE FROM @.jobs_queue_done d USING old "
-	"WHERE d.id = old.id RETURNING d.id), "
-	"runs AS (DELETE FROM @.job_runs r USING gone WHERE r.job_id = gone.id) "
+	"WHERE d.id = old.id RETURNING d.id) "
 	"SELECT count(*) FROM gone",
 	.nargs = 3,
 	.argtypes = {TEXTOID, TIMESTAMPTZOID, INT8OID}
 };
+
+/* Jobs whose owner has been dropped; a running one is left to its end. */
+static JqStatement disowned_statement = {
+	.text = "SELECT q.id, q.owner::pg_catalog.oid, q.finished_at IS NOT NULL "
+	"FROM @.jobs_queue q WHERE q.owner IS NOT NULL AND q.status <> 'running' "
+	"AND NOT EXISTS (SELECT FROM pg_catalog.pg_authid a "
+	"WHERE a.oid = q.owner::pg_catalog.oid) LIMIT $1",
+	.nargs = 1,
+	.argtypes = {INT8OID}
+};
+
+static JqStatement disown_statement = {
+	.text = "UPDATE @.jobs_queue_done SET owner = NULL WHERE id = $1",
+	.nargs = 1,
+	.argtypes = {INT8OID}
+};
+
+typedef struct Disowned
+{
+	int64		id;
+	Oid			owner;
+	bool		has_ended;
+} Disowned;
 
 /* Job types whose completed jobs are not kept for ever. */
 typedef struct Retention
@@ -73,84 +74,40 @@ typedef struct Retention
 	TimestampTz finished_until;
 } Retention;
 
-static void watch_holders(bool *has_lost, bool *has_cancelled);
-static bool is_lost(const pg_uuid_t *worker, int64 holder, bool has_expired);
-static void cancel_running(void);
 static void release_waiting(const JqWorkerInfo *executor);
 static List *list_held(const pg_uuid_t *worker);
+static int	list_disowned(Disowned **jobs);
+static void disown(const Disowned *job);
 static List *list_retentions(void);
 static int64 prune_batch(const Retention *retention);
 
 void
 jq_maintenance_watch_running(void *arg)
 {
+	bool		is_thorough = *(bool *) arg;
+	int64		incarnation = jq_shared_incarnation();
 	bool		has_lost = false;
-	bool		has_cancelled = false;
-
-	watch_holders(&has_lost, &has_cancelled);
-	if (has_cancelled)
-		cancel_running();
-	while (has_lost)
-	{
-		jq_db_begin("taking back lost jobs");
-		has_lost = jq_resolve_reclaim(jq_shared_incarnation(),
-									  jq_shared_executor_is_alive,
-									  RECLAIM_BATCH) == RECLAIM_BATCH;
-		jq_db_commit();
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
-/* Looks at everybody who holds a job, once per holder. */
-static void
-watch_holders(bool *has_lost, bool *has_cancelled)
-{
-	uint64		count;
+	JqRunningJob *jobs;
+	int			njobs;
 
 	jq_db_begin("watching running jobs");
-	jq_scope_enter_read_only();
-	count = jq_statement_query(&holders_statement, NULL, NULL, 0);
-	for (uint64 row = 0; row < count; row++)
+	jobs = jq_running_jobs(is_thorough, &njobs);
+	for (int i = 0; i < njobs; i++)
 	{
-		pg_uuid_t  *worker = DatumGetUUIDP(jq_statement_value(row, 1));
-		int64		holder = DatumGetInt64(jq_statement_value(row, 2));
-		bool		isnull;
-		Datum		expired = jq_statement_nullable(row, 3, &isnull);
-
-		if (is_lost(worker, holder, !isnull && DatumGetBool(expired)))
-			*has_lost = true;
-		if (holder == jq_shared_incarnation() &&
-			DatumGetBool(jq_statement_value(row, 4)))
-			*has_cancelled = true;
+		if (jq_running_is_lost(&jobs[i], incarnation,
+							   jq_shared_executor_is_alive))
+			has_lost = true;
+		else if (jobs[i].cancel_requested && jobs[i].holder == incarnation)
+			jq_shared_cancel_job(&jobs[i].worker, jobs[i].id);
 	}
-	jq_scope_leave();
 	jq_db_commit();
-}
 
-/* A worker of the server lives or does not; others have their leases. */
-static bool
-is_lost(const pg_uuid_t *worker, int64 holder, bool has_expired)
-{
-	if (holder == 0)
-		return has_expired;
-	return holder != jq_shared_incarnation() ||
-		!jq_shared_executor_is_alive(worker);
-}
-
-/* Tells the executors whose current job somebody wants cancelled. */
-static void
-cancel_running(void)
-{
-	Datum		values[] = {Int64GetDatum(jq_shared_incarnation())};
-	uint64		count;
-
-	jq_db_begin("cancelling running jobs");
-	jq_scope_enter_read_only();
-	count = jq_statement_query(&cancelled_statement, values, NULL, 0);
-	for (uint64 row = 0; row < count; row++)
-		jq_shared_cancel_job(DatumGetUUIDP(jq_statement_value(row, 2)),
-							 DatumGetInt64(jq_statement_value(row, 1)));
-	jq_scope_leave();
+	/* Looking costs no transaction id; taking back does. */
+	if (!has_lost)
+		return;
+	jq_db_begin("taking back lost jobs");
+	(void) jq_resolve_reclaim(incarnation, jq_shared_executor_is_alive,
+							  is_thorough);
 	jq_db_commit();
 }
 
@@ -205,27 +162,91 @@ static List *
 list_held(const pg_uuid_t *worker)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Datum		values[] = {UUIDPGetDatum(worker)};
 	List	   *held = NIL;
-	uint64		count;
+	JqRunningJob *jobs;
+	int			njobs;
 
 	jq_db_begin("listing held jobs");
-	jq_scope_enter_read_only();
-	count = jq_statement_query(&held_statement, values, NULL, 0);
-	for (uint64 row = 0; row < count; row++)
+	jobs = jq_running_jobs(false, &njobs);
+	for (int i = 0; i < njobs; i++)
 	{
-		MemoryContext old = MemoryContextSwitchTo(context);
-		JqHeld	   *job = palloc(sizeof(JqHeld));
+		MemoryContext old;
+		JqHeld	   *job;
 
-		job->job_id = DatumGetInt64(jq_statement_value(row, 1));
-		job->claim_no = DatumGetInt32(jq_statement_value(row, 2));
+		if (memcmp(&jobs[i].worker, worker, sizeof(pg_uuid_t)) != 0)
+			continue;
+		old = MemoryContextSwitchTo(context);
+		job = palloc(sizeof(JqHeld));
+		job->job_id = jobs[i].id;
+		job->claim_no = jobs[i].claim_no;
 		job->worker = *worker;
 		held = lappend(held, job);
 		MemoryContextSwitchTo(old);
 	}
-	jq_scope_leave();
 	jq_db_commit();
 	return held;
+}
+
+/*
+ * A job that belongs to nobody cannot be run, and its owner would be dumped
+ * as a number that may be another role's elsewhere.
+ */
+void
+jq_maintenance_disown(void *arg)
+{
+	Disowned   *jobs;
+	int			count;
+
+	do
+	{
+		count = list_disowned(&jobs);
+		if (count == 0)
+			return;
+		jq_db_begin("clearing dropped owners");
+		for (int i = 0; i < count; i++)
+			disown(&jobs[i]);
+		jq_db_commit();
+		CHECK_FOR_INTERRUPTS();
+	} while (count == DISOWN_BATCH);
+}
+
+/* In the caller's context. */
+static int
+list_disowned(Disowned **jobs)
+{
+	Datum		values[] = {Int64GetDatum(DISOWN_BATCH)};
+	int			count;
+
+	*jobs = palloc(sizeof(Disowned) * DISOWN_BATCH);
+	jq_db_begin("looking for jobs of dropped roles");
+	jq_scope_enter_read_only();
+	count = (int) jq_statement_query(&disowned_statement, values, NULL, 0);
+	for (int i = 0; i < count; i++)
+	{
+		(*jobs)[i].id = DatumGetInt64(jq_statement_value(i, 1));
+		(*jobs)[i].owner = DatumGetObjectId(jq_statement_value(i, 2));
+		(*jobs)[i].has_ended = DatumGetBool(jq_statement_value(i, 3));
+	}
+	jq_scope_leave();
+	jq_db_commit();
+	return count;
+}
+
+static void
+disown(const Disowned *job)
+{
+	Datum		values[] = {Int64GetDatum(job->id)};
+
+	if (!job->has_ended)
+	{
+		(void) jq_resolve_reject(job->id,
+								 psprintf("role %u, the owner of the job, does not exist (42704)",
+										  job->owner));
+		return;
+	}
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	(void) jq_statement_execute(&disown_statement, values, NULL, 0);
+	jq_scope_leave();
 }
 
 /* Small transactions: whoever wants the same rows waits for one of them. */
@@ -275,7 +296,7 @@ list_retentions(void)
 	return retentions;
 }
 
-/* Returns how many jobs were deleted, with their runs. */
+/* Returns how many jobs were deleted; their runs stay. */
 static int64
 prune_batch(const Retention *retention)
 {

@@ -14,9 +14,16 @@
 
 /*
  * Takes back the jobs of silent and dead workers, and passes requests to
- * cancel on to executors.  Only reads when there is nothing to do.
+ * cancel on to executors.  Only reads when there is nothing to do.  The
+ * argument is a bool: whether to look at every live row.
  */
 extern void jq_maintenance_watch_running(void *arg);
+
+/*
+ * Fails the jobs of dropped roles that were still to run, and clears the
+ * owner of those that have ended.  Reads every job.
+ */
+extern void jq_maintenance_disown(void *arg);
 
 /* Releases the jobs that wait behind a long one in an executor. */
 extern void jq_maintenance_release_waiting(void *arg);

@@ -32,10 +32,12 @@
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "queue/job_types.h"
+#include "queue/lanes.h"
 #include "queue/resolve.h"
 #include "storage/ipc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "worker/maintenance.h"
@@ -43,6 +45,7 @@
 #define WAIT_EVENT "JobqueueSchedulerMain"
 #define MIN_CYCLE_MS 10			/* however often it is woken */
 #define PRUNE_INTERVAL_MS 60000
+#define THOROUGH_INTERVAL_MS 10000
 #define WATCH_REST 50			/* times the watching took: 2 % of the time */
 #define MAX_PROCESS_WAIT_MS 4000
 
@@ -62,15 +65,8 @@ typedef struct Demand
  * priority): future jobs are behind them in the index and cost nothing.
  */
 #define DUE_JOBS \
-	"WITH RECURSIVE lanes AS (" \
-	"(SELECT q.stage, q.priority FROM @.jobs_queue_live q " \
-	"WHERE q.job_type = $1 ORDER BY q.stage, q.priority LIMIT 1) " \
-	"UNION ALL SELECT n.stage, n.priority FROM lanes l, LATERAL (" \
-	"SELECT q.stage, q.priority FROM @.jobs_queue_live q " \
-	"WHERE q.job_type = $1 " \
-	"AND (q.stage, q.priority) > (l.stage, l.priority) " \
-	"ORDER BY q.stage, q.priority LIMIT 1) n), " \
-	"due AS (SELECT d.id, d.owner FROM lanes l, LATERAL (" \
+	"WITH RECURSIVE " JQ_WALK_LANES_OF("$1") ", " \
+	"due AS (SELECT d.id, d.owner FROM lane l, LATERAL (" \
 	"SELECT q.id, q.owner FROM @.jobs_queue_live q " \
 	"WHERE q.job_type = $1 AND q.stage = l.stage " \
 	"AND q.priority = l.priority AND q.status = 'queued' " \
@@ -98,11 +94,14 @@ static JqStatement due_ids_statement = {
 
 static bool is_started = false; /* the extension was found once */
 static TimestampTz watch_at = 0;
+static TimestampTz thorough_at = 0;
 static TimestampTz prune_at = 0;
 static TimestampTz next_cron_at = DT_NOEND;
 static TimestampTz process_wanted_at = 0;	/* nothing is started before */
 static int	process_wait_ms = 0;
+static bool roles_changed = true;	/* or nobody has looked yet */
 
+static void note_role_change(Datum arg, int cacheid, uint32 hashvalue);
 static long run_cycle(void);
 static void check_extension(void *arg);
 static void end_absent(void);
@@ -122,6 +121,7 @@ jq_scheduler_main(Datum arg)
 	jq_worker_begin(JQ_WORKER_SCHEDULER, SignalHandlerForShutdownRequest);
 	jq_worker_connect(BOOTSTRAP_SUPERUSERID, 0);
 	jq_worker_pin_settings();
+	CacheRegisterSyscacheCallback(AUTHOID, note_role_change, (Datum) 0);
 
 	while (!ShutdownRequestPending && !jq_shared_should_retire())
 	{
@@ -145,6 +145,13 @@ jq_scheduler_main(Datum arg)
 	proc_exit(0);				/* the launcher decides who comes back */
 }
 
+/* Some role has changed; only the drop of one matters. */
+static void
+note_role_change(Datum arg, int cacheid, uint32 hashvalue)
+{
+	roles_changed = true;
+}
+
 /* Returns how long to sleep. */
 static long
 run_cycle(void)
@@ -153,7 +160,13 @@ run_cycle(void)
 	bool		is_present = true;
 	long		sleep_ms = jq_config_poll_interval;
 
-	if (jq_worker_protect(check_extension, &is_present) && !is_present)
+	if (!jq_worker_protect(check_extension, &is_present))
+	{
+		/* Its tables are not as they should be; the launcher goes on. */
+		jq_shared_report_state(JQ_STATE_RUNNING);
+		return sleep_ms;
+	}
+	if (!is_present)
 		end_absent();
 	if (!jq_config_enabled || ShutdownRequestPending)
 		return sleep_ms;
@@ -167,6 +180,11 @@ run_cycle(void)
 	{
 		prune_at = TimestampTzPlusMilliseconds(now, PRUNE_INTERVAL_MS);
 		(void) jq_worker_protect(jq_maintenance_prune, NULL);
+		if (roles_changed)
+		{
+			roles_changed = false;
+			(void) jq_worker_protect(jq_maintenance_disown, NULL);
+		}
 	}
 
 	now = GetCurrentTimestamp();
@@ -235,20 +253,26 @@ run_cron(void *arg)
 }
 
 /*
- * Running jobs are found by reading the live leaf: with a long queue that
- * takes its time, and must not become all that the scheduler does.
+ * Looks at the running jobs near the heads of their lanes at every poll, and
+ * at every live row now and then: with a long queue that takes its time, and
+ * must not become all that the scheduler does.
  */
 static void
 watch_running(TimestampTz now)
 {
-	TimestampTz ended_at;
+	bool		is_thorough = now >= thorough_at;
 
 	if (now < watch_at)
 		return;
-	(void) jq_worker_protect(jq_maintenance_watch_running, NULL);
-	ended_at = GetCurrentTimestamp();
-	watch_at = Max(TimestampTzPlusMilliseconds(now, jq_config_poll_interval),
-				   ended_at + (ended_at - now) * WATCH_REST);
+	(void) jq_worker_protect(jq_maintenance_watch_running, &is_thorough);
+	watch_at = TimestampTzPlusMilliseconds(now, jq_config_poll_interval);
+	if (is_thorough)
+	{
+		TimestampTz ended_at = GetCurrentTimestamp();
+
+		thorough_at = Max(TimestampTzPlusMilliseconds(now, THOROUGH_INTERVAL_MS),
+						  ended_at + (ended_at - now) * WATCH_REST);
+	}
 }
 
 /* Roles without an executor come first, or they might never get room. */
@@ -293,6 +317,7 @@ collect_demand(void)
 
 	jq_db_begin("looking for due jobs");
 	jq_scope_enter_read_only();
+	jq_scope_prefer_indexes();
 	names = jq_job_types_with_runner(JQ_RUNNER_SQL);
 	foreach(cell, names)
 	{

@@ -270,6 +270,26 @@ SELECT id, status FROM jobs_queue ORDER BY id;
 DELETE FROM jobs_queue;
 ALTER SEQUENCE jobs_queue_id_seq RESTART;
 
+-- the id of a job that has left runs cannot be used again, or the new job could not end its claims
+SELECT enqueue_job('t');
+SELECT resolve_job(id, :w1, true) FROM claim_next_job(:w1, 't');
+DELETE FROM jobs_queue;
+INSERT INTO jobs_queue (id, job_type) VALUES (1, 't');
+-- its own row, brought back as it was, can
+INSERT INTO jobs_queue (id, job_type, status, attempts, max_attempts, claim_no, owner)
+VALUES (1, 't', 'queued', 0, 5, 1, current_user::regrole);
+SELECT id, claim_no, resolve_job(id, :w1, true) FROM claim_next_job(:w1, 't');
+SELECT job_id, claim_no, status FROM job_runs ORDER BY job_id, claim_no;
+-- and an id ahead of the sequence stays taken when the job has ended
+INSERT INTO jobs_queue (id, job_type) VALUES (2, 't');
+SELECT resolve_job(id, :w1, true) FROM claim_next_job(:w1, 't');
+SELECT enqueue_job('t');
+SELECT enqueue_job('t');
+SELECT id, status FROM jobs_queue ORDER BY id;
+DELETE FROM jobs_queue;
+DELETE FROM job_runs;
+ALTER SEQUENCE jobs_queue_id_seq RESTART;
+
 -- a move that failed leaves nothing behind that lets the next statement pass
 SELECT pg_temp.new_job('running');
 \set VERBOSITY terse

@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * protect.h
+ *	  Work whose failure must not fail what is around it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_PROTECT_H
+#define JQ_PROTECT_H
+
+#include "postgres.h"
+
+/*
+ * Does the work in a subtransaction.  When it raises an error, the
+ * subtransaction is rolled back and the error returned, in the caller's
+ * context; NULL when it succeeded.  Trouble of the moment, which is nobody's
+ * fault and may be gone at the next try (a serialization failure, lack of
+ * resources, a cancellation, a lock timeout, internal errors), is raised
+ * again.
+ */
+extern ErrorData *jq_protect(void (*work) (void *arg), void *arg);
+
+#endif							/* JQ_PROTECT_H */
