@@ -17,7 +17,8 @@ OBJS = src/jobqueue.o \
        src/queue/job.o src/queue/job_types.o src/queue/backoff.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/resolve.o \
        src/queue/running.o \
-       src/queue/dependencies.o src/queue/guard.o src/queue/validate.o \
+       src/queue/dependencies.o src/queue/job_row.o \
+       src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o \
        src/cron/expression.o src/cron/schedule.o src/cron/tasks.o \
        src/base/config.o src/base/catalog.o src/base/db.o \

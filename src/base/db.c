@@ -15,8 +15,11 @@
 #include "base/db.h"
 
 #include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "executor/spi.h"
 #include "pgstat.h"
+#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -69,6 +72,7 @@ static bool process_is_pinned = false;
 
 static void begin_transaction(void);
 static void pin_transaction_settings(void);
+static void lock_extension(void);
 
 void
 jq_db_begin(const char *activity)
@@ -79,9 +83,23 @@ jq_db_begin(const char *activity)
 	XactDeferrable = false;
 	if (!process_is_pinned)
 		pin_transaction_settings();
+	lock_extension();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+/*
+ * What DROP EXTENSION locks first: so it waits for this short transaction
+ * before it has locked anything else, and never deadlocks with it.
+ */
+static void
+lock_extension(void)
+{
+	Oid			extension = get_extension_oid("jobqueue", true);
+
+	if (OidIsValid(extension))
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 }
 
 void

@@ -233,7 +233,7 @@ latest_instant(const DueTask *task, const JqCronExpr *expr, pg_tz *zone,
 	TimestampTz instant = task->planned;
 	TimestampTz next;
 
-	for (int i = 0; i < lengthof(windows); i++)
+	for (int i = 0; i < (int) lengthof(windows); i++)
 	{
 		TimestampTz start = now - windows[i];
 
@@ -327,7 +327,7 @@ plan_row(TriggerData *trigger, HeapTuple row)
 	Datum		planned[2] = {0, 0};
 	bool		nulls[2] = {true, true};
 
-	for (int i = 0; i < lengthof(required); i++)
+	for (int i = 0; i < (int) lengthof(required); i++)
 	{
 		values[i] = jq_row_value(row, desc, required[i], &isnull[i]);
 		if (isnull[i])

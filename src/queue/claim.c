@@ -82,6 +82,7 @@ typedef struct ClaimState
 	"SELECT q.scheduled_at, q.id FROM @.jobs_queue_live q" \
 	" WHERE q.job_type = l.job_type AND q.stage = l.stage" \
 	" AND q.priority = l.priority AND q.scheduled_at <= $1" \
+	" AND (q.scheduled_at, q.id) >= (l.scheduled_at, l.id)" \
 	" AND q.status = 'queued'" owner \
 	" ORDER BY q.scheduled_at, q.id LIMIT 1) h"
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guard.c
- *	  Row triggers: plain DML is an API.
+ *	  JqJobRow triggers: plain DML is an API.
  *
  * The BEFORE trigger of jobs_queue holds an operator's INSERT, UPDATE, DELETE
  * and COPY to the same rules as the functions: the table of transitions, who
@@ -21,13 +21,11 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
@@ -44,6 +42,7 @@
 #include "queue/backoff.h"
 #include "queue/dependencies.h"
 #include "queue/job.h"
+#include "queue/job_row.h"
 #include "queue/job_types.h"
 #include "queue/resolve.h"
 #include "queue/validate.h"
@@ -67,43 +66,23 @@ static struct
 	TransactionId xid;
 }			moving;
 
-/* A row being changed by the trigger: its values, in place. */
-typedef struct Row
-{
-	TupleDesc	desc;
-	Datum		values[JQ_JOB_NCOLUMNS];
-	bool		nulls[JQ_JOB_NCOLUMNS];
-	bool		replaced[JQ_JOB_NCOLUMNS];
-} Row;
-
 static bool fired_for_leaf(FunctionCallInfo fcinfo);
 static HeapTuple guard_insert(TriggerData *trigger);
 static HeapTuple guard_update(TriggerData *trigger);
 static HeapTuple guard_delete(TriggerData *trigger);
-static void read_row(Row *row, HeapTuple tuple, TupleDesc desc);
-static HeapTuple store_row(Row *row, HeapTuple tuple);
-static void set_column(Row *row, int column, Datum value);
-static void clear_column(Row *row, int column);
-static bool is_null(const Row *row, int column);
-static Datum column_of(const Row *row, int column);
-static char *text_column(const Row *row, int column);
-static JqStatus status_of(const Row *row);
-static int	int_column(const Row *row, int column);
-static void fill_defaults(Row *row);
-static void check_new_status(Row *row);
-static void check_unknown_id(TriggerData *trigger, const Row *row);
+static void fill_defaults(JqJobRow *row);
+static void check_new_status(JqJobRow *row);
+static void check_unknown_id(TriggerData *trigger, const JqJobRow *row);
 static bool other_leaf_has(TriggerData *trigger, int64 id);
-static bool has_later_run(const Row *row, int64 id);
-static void set_new_owner(Row *row);
-static void validate_values(const Row *row);
-static void check_protected(const Row *was, const Row *is);
-static bool column_changed(const Row *was, const Row *is, int column);
-static void check_transition(const Row *was, const Row *is);
-static bool has_owner(const Row *row);
-static bool is_restored(const Row *row);
-static void clear_claim(Row *row);
-static void settle_status(const Row *was, Row *is);
-static void settle_attempts(const Row *was, Row *is);
+static bool has_later_run(const JqJobRow *row, int64 id);
+static void set_new_owner(JqJobRow *row);
+static void validate_values(const JqJobRow *row);
+static void check_protected(const JqJobRow *was, const JqJobRow *is);
+static void check_transition(const JqJobRow *was, const JqJobRow *is);
+static bool is_restored(const JqJobRow *row);
+static void clear_claim(JqJobRow *row);
+static void settle_status(const JqJobRow *was, JqJobRow *is);
+static void settle_attempts(const JqJobRow *was, JqJobRow *is);
 static void end_claim(HeapTuple tuple, Relation rel, const char *status,
 					  bool charged, const char *error);
 static void note_moving(int64 id);
@@ -156,11 +135,11 @@ fired_for_leaf(FunctionCallInfo fcinfo)
 static HeapTuple
 guard_insert(TriggerData *trigger)
 {
-	Row			row;
+	JqJobRow	row;
 	int64		id;
 
-	read_row(&row, trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation));
-	id = is_null(&row, JQ_JOB_ID) ? 0 : DatumGetInt64(column_of(&row, JQ_JOB_ID));
+	jq_job_row_read(&row, trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation));
+	id = jq_job_row_is_null(&row, JQ_JOB_ID) ? 0 : DatumGetInt64(jq_job_row_value(&row, JQ_JOB_ID));
 	if (row_is_moving(id))
 	{
 		moving.id = 0;
@@ -172,48 +151,48 @@ guard_insert(TriggerData *trigger)
 		check_new_status(&row);
 	check_unknown_id(trigger, &row);
 	set_new_owner(&row);
-	if (!jq_job_status_is_final(status_of(&row)) &&
-		int_column(&row, JQ_JOB_CLAIM_NO) == 0 && !is_restored(&row))
+	if (!jq_job_status_is_final(jq_job_row_status(&row)) &&
+		jq_job_row_integer(&row, JQ_JOB_CLAIM_NO) == 0 && !is_restored(&row))
 		validate_values(&row);
-	if (status_of(&row) == JQ_STATUS_QUEUED)
+	if (jq_job_row_status(&row) == JQ_STATUS_QUEUED)
 	{
 		clear_claim(&row);
-		clear_column(&row, JQ_JOB_RESULT);
-		clear_column(&row, JQ_JOB_FINISHED_AT);
-		set_column(&row, JQ_JOB_WAITING_FOR, Int32GetDatum(0));
+		jq_job_row_clear(&row, JQ_JOB_RESULT);
+		jq_job_row_clear(&row, JQ_JOB_FINISHED_AT);
+		jq_job_row_set(&row, JQ_JOB_WAITING_FOR, Int32GetDatum(0));
 	}
-	return store_row(&row, trigger->tg_trigtuple);
+	return jq_job_row_store(&row, trigger->tg_trigtuple);
 }
 
 static HeapTuple
 guard_update(TriggerData *trigger)
 {
 	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
-	Row			was;
-	Row			is;
+	JqJobRow	was;
+	JqJobRow	is;
 	JqStatus	from;
 	JqStatus	to;
 
-	read_row(&was, trigger->tg_trigtuple, desc);
-	read_row(&is, trigger->tg_newtuple, desc);
+	jq_job_row_read(&was, trigger->tg_trigtuple, desc);
+	jq_job_row_read(&is, trigger->tg_newtuple, desc);
 	check_protected(&was, &is);
 	check_transition(&was, &is);
-	from = status_of(&was);
-	to = status_of(&is);
+	from = jq_job_row_status(&was);
+	to = jq_job_row_status(&is);
 	settle_status(&was, &is);
 	settle_attempts(&was, &is);
-	if (column_changed(&was, &is, JQ_JOB_PAYLOAD) ||
-		column_changed(&was, &is, JQ_JOB_JOB_TYPE) ||
-		column_changed(&was, &is, JQ_JOB_SCHEDULED_AT) ||
-		column_changed(&was, &is, JQ_JOB_TIMEOUT) ||
-		column_changed(&was, &is, JQ_JOB_BACKOFF) ||
-		column_changed(&was, &is, JQ_JOB_UNIQUE_KEY) ||
-		column_changed(&was, &is, JQ_JOB_GROUP_KEY) ||
-		column_changed(&was, &is, JQ_JOB_MAX_ATTEMPTS) ||
-		column_changed(&was, &is, JQ_JOB_STAGE))
+	if (jq_job_row_differs(&was, &is, JQ_JOB_PAYLOAD) ||
+		jq_job_row_differs(&was, &is, JQ_JOB_JOB_TYPE) ||
+		jq_job_row_differs(&was, &is, JQ_JOB_SCHEDULED_AT) ||
+		jq_job_row_differs(&was, &is, JQ_JOB_TIMEOUT) ||
+		jq_job_row_differs(&was, &is, JQ_JOB_BACKOFF) ||
+		jq_job_row_differs(&was, &is, JQ_JOB_UNIQUE_KEY) ||
+		jq_job_row_differs(&was, &is, JQ_JOB_GROUP_KEY) ||
+		jq_job_row_differs(&was, &is, JQ_JOB_MAX_ATTEMPTS) ||
+		jq_job_row_differs(&was, &is, JQ_JOB_STAGE))
 		validate_values(&is);
-	set_column(&is, JQ_JOB_UPDATED_AT,
-			   TimestampTzGetDatum(GetCurrentTimestamp()));
+	jq_job_row_set(&is, JQ_JOB_UPDATED_AT,
+				   TimestampTzGetDatum(GetCurrentTimestamp()));
 
 	if (from == JQ_STATUS_RUNNING && to != from)
 	{
@@ -226,126 +205,40 @@ guard_update(TriggerData *trigger)
 		};
 
 		end_claim(trigger->tg_trigtuple, trigger->tg_relation, run_status[to],
-				  int_column(&is, JQ_JOB_ATTEMPTS) >=
-				  int_column(&was, JQ_JOB_ATTEMPTS),
+				  jq_job_row_integer(&is, JQ_JOB_ATTEMPTS) >=
+				  jq_job_row_integer(&was, JQ_JOB_ATTEMPTS),
 				  "ended by an UPDATE of jobs_queue");
 	}
 	if (jq_job_status_is_final(from) != jq_job_status_is_final(to))
-		note_moving(DatumGetInt64(column_of(&was, JQ_JOB_ID)));
-	return store_row(&is, trigger->tg_newtuple);
+		note_moving(DatumGetInt64(jq_job_row_value(&was, JQ_JOB_ID)));
+	return jq_job_row_store(&is, trigger->tg_newtuple);
 }
 
 /* Anybody who may delete may delete; a claim that ends so leaves its run. */
 static HeapTuple
 guard_delete(TriggerData *trigger)
 {
-	Row			row;
+	JqJobRow	row;
 
-	read_row(&row, trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation));
-	if (!row_is_moving(DatumGetInt64(column_of(&row, JQ_JOB_ID))) &&
-		status_of(&row) == JQ_STATUS_RUNNING)
+	jq_job_row_read(&row, trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation));
+	if (!row_is_moving(DatumGetInt64(jq_job_row_value(&row, JQ_JOB_ID))) &&
+		jq_job_row_status(&row) == JQ_STATUS_RUNNING)
 		end_claim(trigger->tg_trigtuple, trigger->tg_relation, "cancelled",
 				  true, "ended by a DELETE from jobs_queue");
 	return trigger->tg_trigtuple;
 }
 
-/* ---- rows ---- */
-
-static void
-read_row(Row *row, HeapTuple tuple, TupleDesc desc)
-{
-	row->desc = desc;
-	memset(row->replaced, 0, sizeof(row->replaced));
-	for (int i = 0; i < JQ_JOB_NCOLUMNS; i++)
-		row->values[i] = heap_getattr(tuple, i + 1, desc, &row->nulls[i]);
-}
-
-static HeapTuple
-store_row(Row *row, HeapTuple tuple)
-{
-	int			columns[JQ_JOB_NCOLUMNS];
-	Datum		values[JQ_JOB_NCOLUMNS];
-	bool		nulls[JQ_JOB_NCOLUMNS];
-	int			n = 0;
-
-	for (int i = 0; i < JQ_JOB_NCOLUMNS; i++)
-	{
-		if (!row->replaced[i])
-			continue;
-		columns[n] = i + 1;
-		values[n] = row->values[i];
-		nulls[n++] = row->nulls[i];
-	}
-	return n == 0 ? tuple :
-		heap_modify_tuple_by_cols(tuple, row->desc, n, columns, values, nulls);
-}
-
-static void
-set_column(Row *row, int column, Datum value)
-{
-	row->values[column - 1] = value;
-	row->nulls[column - 1] = false;
-	row->replaced[column - 1] = true;
-}
-
-static void
-clear_column(Row *row, int column)
-{
-	row->values[column - 1] = (Datum) 0;
-	row->nulls[column - 1] = true;
-	row->replaced[column - 1] = true;
-}
-
-static bool
-is_null(const Row *row, int column)
-{
-	return row->nulls[column - 1];
-}
-
-/* A value that must be there. */
-static Datum
-column_of(const Row *row, int column)
-{
-	if (is_null(row, column))
-		ereport(ERROR,
-				(errcode(ERRCODE_NOT_NULL_VIOLATION),
-				 errmsg("%s must not be null",
-						NameStr(TupleDescAttr(row->desc, column - 1)->attname))));
-	return row->values[column - 1];
-}
-
-static char *
-text_column(const Row *row, int column)
-{
-	return TextDatumGetCString(column_of(row, column));
-}
-
-static int
-int_column(const Row *row, int column)
-{
-	Datum		value = column_of(row, column);
-
-	return TupleDescAttr(row->desc, column - 1)->atttypid == INT2OID ?
-		DatumGetInt16(value) : DatumGetInt32(value);
-}
-
-static JqStatus
-status_of(const Row *row)
-{
-	return jq_job_status(text_column(row, JQ_JOB_STATUS));
-}
-
 /* ---- new jobs ---- */
 
 static void
-fill_defaults(Row *row)
+fill_defaults(JqJobRow *row)
 {
-	char	   *job_type = text_column(row, JQ_JOB_JOB_TYPE);
+	char	   *job_type = jq_job_row_text(row, JQ_JOB_JOB_TYPE);
 
 	jq_name_check_required(job_type, "job_type");
-	if (is_null(row, JQ_JOB_MAX_ATTEMPTS))
-		set_column(row, JQ_JOB_MAX_ATTEMPTS,
-				   Int16GetDatum(jq_job_type(job_type)->max_attempts));
+	if (jq_job_row_is_null(row, JQ_JOB_MAX_ATTEMPTS))
+		jq_job_row_set(row, JQ_JOB_MAX_ATTEMPTS,
+					   Int16GetDatum(jq_job_type(job_type)->max_attempts));
 }
 
 /*
@@ -353,13 +246,13 @@ fill_defaults(Row *row)
  * status that fits them, as a restore does.
  */
 static void
-check_new_status(Row *row)
+check_new_status(JqJobRow *row)
 {
-	JqStatus	status = status_of(row);
+	JqStatus	status = jq_job_row_status(row);
 	bool		is_import = member_can_set_role(GetUserId(), jq_catalog()->owner);
 	bool		is_consistent;
 
-	if (is_null(row, JQ_JOB_CLAIM_NO) || is_null(row, JQ_JOB_ATTEMPTS))
+	if (jq_job_row_is_null(row, JQ_JOB_CLAIM_NO) || jq_job_row_is_null(row, JQ_JOB_ATTEMPTS))
 		return;					/* the NOT NULL constraint says so */
 	if (!is_import)
 	{
@@ -369,19 +262,19 @@ check_new_status(Row *row)
 					 errmsg("a job cannot start as %s",
 							jq_job_status_name(status)),
 					 errhint("Insert it with status \"queued\".")));
-		if (int_column(row, JQ_JOB_CLAIM_NO) != 0 ||
-			int_column(row, JQ_JOB_ATTEMPTS) != 0 ||
-			int_column(row, JQ_JOB_CRASHES) != 0)
+		if (jq_job_row_integer(row, JQ_JOB_CLAIM_NO) != 0 ||
+			jq_job_row_integer(row, JQ_JOB_ATTEMPTS) != 0 ||
+			jq_job_row_integer(row, JQ_JOB_CRASHES) != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("a job cannot start with attempts, claim_no or crashes other than 0")));
 	}
 
 	is_consistent = status == JQ_STATUS_RUNNING ?
-		int_column(row, JQ_JOB_CLAIM_NO) > 0 && !is_null(row, JQ_JOB_LOCKED_BY) :
-		is_null(row, JQ_JOB_LOCKED_BY);
+		jq_job_row_integer(row, JQ_JOB_CLAIM_NO) > 0 && !jq_job_row_is_null(row, JQ_JOB_LOCKED_BY) :
+		jq_job_row_is_null(row, JQ_JOB_LOCKED_BY);
 	if (status == JQ_STATUS_BLOCKED)
-		is_consistent &= int_column(row, JQ_JOB_WAITING_FOR) > 0;
+		is_consistent &= jq_job_row_integer(row, JQ_JOB_WAITING_FOR) > 0;
 	if (!is_consistent)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -389,12 +282,12 @@ check_new_status(Row *row)
 				 status == JQ_STATUS_BLOCKED ?
 				 errhint("Use depends_on of enqueue_job().") :
 				 errhint("Insert it with status \"queued\"; only a claim makes a job running.")));
-	if (int_column(row, JQ_JOB_ATTEMPTS) < 0)
+	if (jq_job_row_integer(row, JQ_JOB_ATTEMPTS) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("attempts of a job must be from 0 to max_attempts")));
 	if (status == JQ_STATUS_QUEUED &&
-		int_column(row, JQ_JOB_ATTEMPTS) >= int_column(row, JQ_JOB_MAX_ATTEMPTS))
+		jq_job_row_integer(row, JQ_JOB_ATTEMPTS) >= jq_job_row_integer(row, JQ_JOB_MAX_ATTEMPTS))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_attempts must be greater than attempts")));
@@ -405,13 +298,13 @@ check_new_status(Row *row)
  * in job_runs would stop the next one from ending its claims.
  */
 static void
-check_unknown_id(TriggerData *trigger, const Row *row)
+check_unknown_id(TriggerData *trigger, const JqJobRow *row)
 {
 	int64		id;
 
-	if (is_null(row, JQ_JOB_ID) || is_null(row, JQ_JOB_CLAIM_NO))
+	if (jq_job_row_is_null(row, JQ_JOB_ID) || jq_job_row_is_null(row, JQ_JOB_CLAIM_NO))
 		return;					/* the NOT NULL constraint says so */
-	id = DatumGetInt64(column_of(row, JQ_JOB_ID));
+	id = DatumGetInt64(jq_job_row_value(row, JQ_JOB_ID));
 	if (id <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -454,10 +347,10 @@ other_leaf_has(TriggerData *trigger, int64 id)
 
 /* Whether there is a run of a claim that this row has not had, or still has. */
 static bool
-has_later_run(const Row *row, int64 id)
+has_later_run(const JqJobRow *row, int64 id)
 {
-	int			ended = int_column(row, JQ_JOB_CLAIM_NO) -
-	(status_of(row) == JQ_STATUS_RUNNING ? 1 : 0);
+	int			ended = jq_job_row_integer(row, JQ_JOB_CLAIM_NO) -
+	(jq_job_row_status(row) == JQ_STATUS_RUNNING ? 1 : 0);
 	Relation	runs = table_open(jq_catalog()->job_runs, AccessShareLock);
 	Oid			pkey = RelationGetReplicaIndex(runs);
 	ScanKeyData keys[2];
@@ -478,26 +371,18 @@ has_later_run(const Row *row, int64 id)
 
 /* Jobs belong to whoever enqueues them; nobody can enqueue as another. */
 static void
-set_new_owner(Row *row)
+set_new_owner(JqJobRow *row)
 {
-	if (!has_owner(row))
+	if (!jq_job_row_has_owner(row))
 	{
-		if (jq_job_status_is_final(status_of(row)))
-			clear_column(row, JQ_JOB_OWNER);
+		if (jq_job_status_is_final(jq_job_row_status(row)))
+			jq_job_row_clear(row, JQ_JOB_OWNER);
 		else
-			set_column(row, JQ_JOB_OWNER, ObjectIdGetDatum(jq_scope_caller()));
+			jq_job_row_set(row, JQ_JOB_OWNER, ObjectIdGetDatum(jq_scope_caller()));
 	}
 	else if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
 		jq_ownership_check(GetUserId(),
-						   DatumGetObjectId(column_of(row, JQ_JOB_OWNER)), "job");
-}
-
-/* Role "-" is nobody, as null is. */
-static bool
-has_owner(const Row *row)
-{
-	return !is_null(row, JQ_JOB_OWNER) &&
-		OidIsValid(DatumGetObjectId(column_of(row, JQ_JOB_OWNER)));
+						   DatumGetObjectId(jq_job_row_value(row, JQ_JOB_OWNER)), "job");
 }
 
 /*
@@ -505,41 +390,41 @@ has_owner(const Row *row)
  * not fail because a limit has changed since.  A new row has the default.
  */
 static bool
-is_restored(const Row *row)
+is_restored(const JqJobRow *row)
 {
 	return jq_scope_write_mode() == JQ_WRITE_PLAIN &&
 		member_can_set_role(GetUserId(), jq_catalog()->owner) &&
-		DatumGetTimestampTz(column_of(row, JQ_JOB_UPDATED_AT)) !=
+		DatumGetTimestampTz(jq_job_row_value(row, JQ_JOB_UPDATED_AT)) !=
 		GetCurrentTransactionStartTimestamp();
 }
 
 static void
-validate_values(const Row *row)
+validate_values(const JqJobRow *row)
 {
-	char	   *job_type = text_column(row, JQ_JOB_JOB_TYPE);
+	char	   *job_type = jq_job_row_text(row, JQ_JOB_JOB_TYPE);
 	JqBackoff	backoff;
 
 	jq_name_check_required(job_type, "job_type");
-	jq_validate_payload(column_of(row, JQ_JOB_PAYLOAD));
+	jq_validate_payload(jq_job_row_value(row, JQ_JOB_PAYLOAD));
 	if (strcmp(job_type, JQ_SQL_JOB_TYPE) == 0)
-		jq_validate_sql_payload(column_of(row, JQ_JOB_PAYLOAD));
-	jq_validate_instant(DatumGetTimestampTz(column_of(row, JQ_JOB_SCHEDULED_AT)),
+		jq_validate_sql_payload(jq_job_row_value(row, JQ_JOB_PAYLOAD));
+	jq_validate_instant(DatumGetTimestampTz(jq_job_row_value(row, JQ_JOB_SCHEDULED_AT)),
 						"scheduled_at");
-	if (int_column(row, JQ_JOB_MAX_ATTEMPTS) < 1 ||
-		int_column(row, JQ_JOB_MAX_ATTEMPTS) > 1000)
+	if (jq_job_row_integer(row, JQ_JOB_MAX_ATTEMPTS) < 1 ||
+		jq_job_row_integer(row, JQ_JOB_MAX_ATTEMPTS) > 1000)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_attempts must be between %d and %d", 1, 1000)));
-	jq_name_check(text_column(row, JQ_JOB_STAGE), "stage", 0, 255);
-	if (!is_null(row, JQ_JOB_UNIQUE_KEY))
-		jq_name_check(text_column(row, JQ_JOB_UNIQUE_KEY), "unique_key", 1, 512);
-	if (!is_null(row, JQ_JOB_GROUP_KEY))
-		jq_name_check(text_column(row, JQ_JOB_GROUP_KEY), "group_key", 1, 512);
-	if (!is_null(row, JQ_JOB_TIMEOUT))
-		jq_interval_us(DatumGetIntervalP(column_of(row, JQ_JOB_TIMEOUT)),
+	jq_name_check(jq_job_row_text(row, JQ_JOB_STAGE), "stage", 0, 255);
+	if (!jq_job_row_is_null(row, JQ_JOB_UNIQUE_KEY))
+		jq_name_check(jq_job_row_text(row, JQ_JOB_UNIQUE_KEY), "unique_key", 1, 512);
+	if (!jq_job_row_is_null(row, JQ_JOB_GROUP_KEY))
+		jq_name_check(jq_job_row_text(row, JQ_JOB_GROUP_KEY), "group_key", 1, 512);
+	if (!jq_job_row_is_null(row, JQ_JOB_TIMEOUT))
+		jq_interval_us(DatumGetIntervalP(jq_job_row_value(row, JQ_JOB_TIMEOUT)),
 					   "timeout", 1, MAX_TIMEOUT_US);
-	if (!is_null(row, JQ_JOB_BACKOFF))
-		jq_backoff_parse(DatumGetJsonbP(column_of(row, JQ_JOB_BACKOFF)),
+	if (!jq_job_row_is_null(row, JQ_JOB_BACKOFF))
+		jq_backoff_parse(DatumGetJsonbP(jq_job_row_value(row, JQ_JOB_BACKOFF)),
 						 "backoff", &backoff);
 }
 
@@ -547,54 +432,43 @@ validate_values(const Row *row)
 
 /* What DML may not write at all, and what only the owner's friends may. */
 static void
-check_protected(const Row *was, const Row *is)
+check_protected(const JqJobRow *was, const JqJobRow *is)
 {
 	static const int fixed[] = {JQ_JOB_ID, JQ_JOB_CLAIM_NO, JQ_JOB_HOLDER,
 	JQ_JOB_IDEMPOTENCY_KEY};
 	static const int owned[] = {JQ_JOB_OWNER, JQ_JOB_JOB_TYPE, JQ_JOB_PAYLOAD};
 
-	for (int i = 0; i < lengthof(fixed); i++)
-		if (column_changed(was, is, fixed[i]))
+	for (int i = 0; i < (int) lengthof(fixed); i++)
+		if (jq_job_row_differs(was, is, fixed[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("column \"%s\" of a job cannot be changed",
 							NameStr(TupleDescAttr(was->desc, fixed[i] - 1)->attname))));
-	for (int i = 0; i < lengthof(owned); i++)
+	for (int i = 0; i < (int) lengthof(owned); i++)
 	{
-		if (!column_changed(was, is, owned[i]))
+		if (!jq_job_row_differs(was, is, owned[i]))
 			continue;
-		if (has_owner(was))
+		if (jq_job_row_has_owner(was))
 			jq_ownership_check(GetUserId(),
-							   DatumGetObjectId(column_of(was, JQ_JOB_OWNER)), "job");
-		if (has_owner(is))
+							   DatumGetObjectId(jq_job_row_value(was, JQ_JOB_OWNER)), "job");
+		if (jq_job_row_has_owner(is))
 			jq_ownership_check(GetUserId(),
-							   DatumGetObjectId(column_of(is, JQ_JOB_OWNER)), "job");
-		else if (!jq_job_status_is_final(status_of(is)))
+							   DatumGetObjectId(jq_job_row_value(is, JQ_JOB_OWNER)), "job");
+		else if (!jq_job_status_is_final(jq_job_row_status(is)))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("owner of a job must be a role")));
-		if (!has_owner(was))
+		if (!jq_job_row_has_owner(was))
 			jq_ownership_check(GetUserId(), jq_catalog()->owner, "job");
 	}
 }
 
-static bool
-column_changed(const Row *was, const Row *is, int column)
-{
-	Form_pg_attribute attr = TupleDescAttr(was->desc, column - 1);
-
-	if (is_null(was, column) || is_null(is, column))
-		return is_null(was, column) != is_null(is, column);
-	return !datum_image_eq(was->values[column - 1], is->values[column - 1],
-						   attr->attbyval, attr->attlen);
-}
-
 static void
-check_transition(const Row *was, const Row *is)
+check_transition(const JqJobRow *was, const JqJobRow *is)
 {
-	JqStatus	from = status_of(was);
-	JqStatus	to = status_of(is);
-	int64		id = DatumGetInt64(column_of(was, JQ_JOB_ID));
+	JqStatus	from = jq_job_row_status(was);
+	JqStatus	to = jq_job_row_status(is);
+	int64		id = DatumGetInt64(jq_job_row_value(was, JQ_JOB_ID));
 
 	if (from != to &&
 		(to == JQ_STATUS_RUNNING || to == JQ_STATUS_BLOCKED ||
@@ -609,13 +483,13 @@ check_transition(const Row *was, const Row *is)
 				 errhint("Only depends_on of enqueue_job() makes a job blocked.") :
 				 errhint("Requeue it first: UPDATE jobs_queue SET status = 'queued' ...")));
 	if (from == JQ_STATUS_RUNNING && to == from &&
-		(column_changed(was, is, JQ_JOB_LOCKED_BY) ||
-		 column_changed(was, is, JQ_JOB_LOCKED_AT)))
+		(jq_job_row_differs(was, is, JQ_JOB_LOCKED_BY) ||
+		 jq_job_row_differs(was, is, JQ_JOB_LOCKED_AT)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the holder of job " INT64_FORMAT " cannot be changed", id),
 				 errhint("Set status to \"queued\" to take the job from its worker.")));
-	if (to == JQ_STATUS_QUEUED && !has_owner(is))
+	if (to == JQ_STATUS_QUEUED && !jq_job_row_has_owner(is))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the owner of job " INT64_FORMAT " no longer exists", id),
@@ -624,10 +498,10 @@ check_transition(const Row *was, const Row *is)
 
 /* The columns that follow from the status. */
 static void
-settle_status(const Row *was, Row *is)
+settle_status(const JqJobRow *was, JqJobRow *is)
 {
-	JqStatus	from = status_of(was);
-	JqStatus	to = status_of(is);
+	JqStatus	from = jq_job_row_status(was);
+	JqStatus	to = jq_job_row_status(is);
 
 	if (to != JQ_STATUS_RUNNING)
 		clear_claim(is);
@@ -635,44 +509,44 @@ settle_status(const Row *was, Row *is)
 		return;
 	if (jq_job_status_is_final(to))
 	{
-		if (!column_changed(was, is, JQ_JOB_FINISHED_AT))
-			set_column(is, JQ_JOB_FINISHED_AT,
-					   TimestampTzGetDatum(GetCurrentTimestamp()));
+		if (!jq_job_row_differs(was, is, JQ_JOB_FINISHED_AT))
+			jq_job_row_set(is, JQ_JOB_FINISHED_AT,
+						   TimestampTzGetDatum(GetCurrentTimestamp()));
 	}
 	else
 	{
-		clear_column(is, JQ_JOB_FINISHED_AT);
-		clear_column(is, JQ_JOB_RESULT);
-		set_column(is, JQ_JOB_WAITING_FOR, Int32GetDatum(0));
+		jq_job_row_clear(is, JQ_JOB_FINISHED_AT);
+		jq_job_row_clear(is, JQ_JOB_RESULT);
+		jq_job_row_set(is, JQ_JOB_WAITING_FOR, Int32GetDatum(0));
 	}
 }
 
 /* What only a running job has. */
 static void
-clear_claim(Row *row)
+clear_claim(JqJobRow *row)
 {
 	static const int of_claim[] = {
 		JQ_JOB_LOCKED_BY, JQ_JOB_LOCKED_AT, JQ_JOB_LEASE_EXPIRES_AT,
 		JQ_JOB_CANCEL_REQUESTED_AT, JQ_JOB_HOLDER
 	};
 
-	for (int i = 0; i < lengthof(of_claim); i++)
-		if (!is_null(row, of_claim[i]))
-			clear_column(row, of_claim[i]);
+	for (int i = 0; i < (int) lengthof(of_claim); i++)
+		if (!jq_job_row_is_null(row, of_claim[i]))
+			jq_job_row_clear(row, of_claim[i]);
 }
 
 /* A requeued job has all its attempts, unless the UPDATE says otherwise. */
 static void
-settle_attempts(const Row *was, Row *is)
+settle_attempts(const JqJobRow *was, JqJobRow *is)
 {
-	JqStatus	from = status_of(was);
-	JqStatus	to = status_of(is);
+	JqStatus	from = jq_job_row_status(was);
+	JqStatus	to = jq_job_row_status(is);
 
 	if (to != JQ_STATUS_QUEUED)
 	{
 		/* Not by the CHECK constraint, whose message would show the row. */
-		if (int_column(is, JQ_JOB_ATTEMPTS) < 0 ||
-			int_column(is, JQ_JOB_ATTEMPTS) > int_column(is, JQ_JOB_MAX_ATTEMPTS))
+		if (jq_job_row_integer(is, JQ_JOB_ATTEMPTS) < 0 ||
+			jq_job_row_integer(is, JQ_JOB_ATTEMPTS) > jq_job_row_integer(is, JQ_JOB_MAX_ATTEMPTS))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("attempts of a job must be from 0 to max_attempts")));
@@ -680,13 +554,13 @@ settle_attempts(const Row *was, Row *is)
 	}
 	if (jq_job_status_is_final(from))
 	{
-		if (!column_changed(was, is, JQ_JOB_ATTEMPTS))
-			set_column(is, JQ_JOB_ATTEMPTS, Int16GetDatum(0));
-		if (!column_changed(was, is, JQ_JOB_CRASHES))
-			set_column(is, JQ_JOB_CRASHES, Int16GetDatum(0));
+		if (!jq_job_row_differs(was, is, JQ_JOB_ATTEMPTS))
+			jq_job_row_set(is, JQ_JOB_ATTEMPTS, Int16GetDatum(0));
+		if (!jq_job_row_differs(was, is, JQ_JOB_CRASHES))
+			jq_job_row_set(is, JQ_JOB_CRASHES, Int16GetDatum(0));
 	}
-	if (int_column(is, JQ_JOB_ATTEMPTS) < 0 ||
-		int_column(is, JQ_JOB_ATTEMPTS) >= int_column(is, JQ_JOB_MAX_ATTEMPTS))
+	if (jq_job_row_integer(is, JQ_JOB_ATTEMPTS) < 0 ||
+		jq_job_row_integer(is, JQ_JOB_ATTEMPTS) >= jq_job_row_integer(is, JQ_JOB_MAX_ATTEMPTS))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("attempts of a queued job must be from 0 to less than max_attempts"),

@@ -24,6 +24,7 @@ static JqStatement heads_of_lanes = {
 	"SELECT r.ctid, r.* FROM @.jobs_queue_live r"
 	" WHERE r.job_type = l.job_type AND r.stage = l.stage"
 	" AND r.priority = l.priority"
+	" AND (r.scheduled_at, r.id) >= (l.scheduled_at, l.id)"
 	" ORDER BY r.scheduled_at, r.id LIMIT 1000) q WHERE q.status = 'running'",
 };
 

@@ -70,6 +70,7 @@ typedef struct Demand
 	"SELECT q.id, q.owner FROM @.jobs_queue_live q " \
 	"WHERE q.job_type = $1 AND q.stage = l.stage " \
 	"AND q.priority = l.priority AND q.status = 'queued' " \
+	"AND (q.scheduled_at, q.id) >= (l.scheduled_at, l.id) " \
 	"AND q.scheduled_at <= now() " \
 	"ORDER BY q.scheduled_at, q.id LIMIT 1000) d) "
 

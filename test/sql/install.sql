@@ -11,6 +11,7 @@ CREATE TEMP VIEW members AS
 	FROM pg_depend d
 		CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) i
 	WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+		AND d.classid <> 'pg_type'::regclass -- row types, members since 17
 		AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'jobqueue');
 SELECT m.type, m.identity, a.privilege_type
 FROM members m

@@ -4,6 +4,7 @@ FROM pg_depend d
 	JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'jobqueue'
 	CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) i
 WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+	AND d.classid <> 'pg_type'::regclass -- row types, members since 17
 ORDER BY i.type COLLATE "C", i.identity COLLATE "C";
 
 -- Their columns.
