@@ -83,8 +83,10 @@ prepare(JqStatement *statement)
 			appendStringInfoChar(&query, *c);
 	}
 	statement->generation = catalog->generation;
-	statement->plan = SPI_prepare(query.data, statement->nargs,
-								  statement->argtypes);
+	/* The values never matter to a plan: do not plan for each of them. */
+	statement->plan = SPI_prepare_cursor(query.data, statement->nargs,
+										 statement->argtypes,
+										 CURSOR_OPT_GENERIC_PLAN);
 	if (statement->plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", query.data,
 			 SPI_result_code_string(SPI_result));
