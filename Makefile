@@ -35,7 +35,8 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
               --temp-config=$(srcdir)/test/regress.conf
 
 REGRESS        = install enqueue claim resolve operate transitions privileges \
-                 settings cron cron_tasks bad_input members
+                 settings cron cron_tasks bad_input members user_triggers \
+                 safety
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent resolve_fenced cron_once dependencies operator_moves
 ISOLATION_OPTS = --inputdir=$(srcdir)/test --outputdir=. --temp-instance=tmp_check_iso $(TEMP_SERVER)

@@ -60,7 +60,6 @@ static JqStatement delete_task = {
 
 static int64 save_task(Datum *values, bool has_max_attempts,
 					   bool has_description);
-static void check_range(int value, const char *argument, int min, int max);
 static Datum or_default(FunctionCallInfo fcinfo, int n, Datum value);
 static Datum empty_object(void);
 
@@ -122,11 +121,11 @@ save_task(Datum *values, bool has_max_attempts, bool has_description)
 	Oid			owner;
 
 	jq_name_check(TextDatumGetCString(values[TASK_STAGE]), "stage", 0, 255);
-	check_range(DatumGetInt32(values[TASK_PRIORITY]), "priority",
-				PG_INT16_MIN, PG_INT16_MAX);
+	jq_range_check(DatumGetInt32(values[TASK_PRIORITY]), "priority",
+				   PG_INT16_MIN, PG_INT16_MAX);
 	if (has_max_attempts)
-		check_range(DatumGetInt32(values[TASK_MAX_ATTEMPTS]), "max_attempts",
-					1, 1000);
+		jq_range_check(DatumGetInt32(values[TASK_MAX_ATTEMPTS]), "max_attempts",
+					   1, 1000);
 	memset(nulls, ' ', sizeof(nulls));
 	if (!has_max_attempts)
 		nulls[TASK_MAX_ATTEMPTS] = 'n';
@@ -140,15 +139,6 @@ save_task(Datum *values, bool has_max_attempts, bool has_description)
 	jq_ownership_check(jq_scope_caller(), owner, "cron task");
 	jq_scope_leave();
 	return id;
-}
-
-static void
-check_range(int value, const char *argument, int min, int max)
-{
-	if (value < min || value > max)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be between %d and %d", argument, min, max)));
 }
 
 static Datum

@@ -92,10 +92,7 @@ jobqueue_claim_jobs(PG_FUNCTION_ARGS)
 	}
 	claim.max_jobs = PG_ARGISNULL(2) ? default_batch(&claim) :
 		PG_GETARG_INT32(2);
-	if (claim.max_jobs < 1 || claim.max_jobs > MAX_CLAIM)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_jobs must be between %d and %d", 1, MAX_CLAIM)));
+	jq_range_check(claim.max_jobs, "max_jobs", 1, MAX_CLAIM);
 	if (!PG_ARGISNULL(3))
 		claim.lease_us = jq_interval_us(PG_GETARG_INTERVAL_P(3), "lease",
 										1, MAX_LEASE_US);

@@ -30,6 +30,7 @@
 
 static JqCatalog catalog;		/* generation 0: never loaded */
 static bool catalog_is_valid = false;
+static bool catalog_was_changed = false;	/* while it was being loaded */
 
 static bool load_catalog(void);
 static Oid	extension_schema(Oid extension);
@@ -40,6 +41,7 @@ static bool find_relation(const JqCatalog *found, const char *name,
 static void check_columns(Oid relid);
 static void forget_relation(Datum arg, Oid relid);
 static void forget_schema(Datum arg, int cacheid, uint32 hashvalue);
+static void forget(void);
 
 /* The names that enum JqJobColumn counts on. */
 static const char *const job_columns[JQ_JOB_NCOLUMNS] = {
@@ -91,13 +93,10 @@ load_catalog(void)
 	JqCatalog	fresh;
 	char	   *schema_name;
 
-	catalog_is_valid = true;
+	catalog_was_changed = false;
 	memset(&fresh, 0, sizeof(fresh));
 	if (!find_objects(&fresh))
-	{
-		catalog_is_valid = false;
 		return false;
-	}
 	check_columns(fresh.jobs_queue);
 	check_columns(fresh.jobs_queue_live);
 	check_columns(fresh.jobs_queue_done);
@@ -115,6 +114,7 @@ load_catalog(void)
 			pfree(catalog.schema_name);
 		catalog = fresh;
 	}
+	catalog_is_valid = !catalog_was_changed;
 	return true;
 }
 
@@ -222,11 +222,18 @@ forget_relation(Datum arg, Oid relid)
 		relid == catalog.job_runs ||
 		relid == catalog.cron_tasks ||
 		relid == catalog.job_dependencies)
-		catalog_is_valid = false;
+		forget();
 }
 
 static void
 forget_schema(Datum arg, int cacheid, uint32 hashvalue)
 {
+	forget();
+}
+
+static void
+forget(void)
+{
 	catalog_is_valid = false;
+	catalog_was_changed = true;
 }

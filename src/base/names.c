@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * names.c
- *	  What names of job types, tasks and the like must be.
+ *	  What names and numbers that users give must be.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,4 +23,13 @@ jq_name_check(const char *value, const char *argument, int min, int max)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("%s must not contain control characters", argument)));
+}
+
+void
+jq_range_check(int64 value, const char *argument, int min, int max)
+{
+	if (value < min || value > max)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be between %d and %d", argument, min, max)));
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * names.h
- *	  What names of job types, tasks and the like must be.
+ *	  What names and numbers that users give must be.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,5 +20,9 @@ extern void jq_name_check(const char *value, const char *argument,
 /* The above for a name, 1 to 255 bytes. */
 #define jq_name_check_required(value, argument) \
 	jq_name_check(value, argument, 1, 255)
+
+/* Raises 22023, naming the argument, unless value lies in the range. */
+extern void jq_range_check(int64 value, const char *argument, int min,
+						   int max);
 
 #endif							/* JQ_NAMES_H */

@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -29,9 +30,23 @@
 #include "base/compat.h"
 #include "base/table.h"
 
+/* A row that is there is not missed twice in a row, but for bad luck. */
+#define MAX_MISSES 10
+
+typedef enum LookUp
+{
+	LOOK_UP_LOCKED,
+	LOOK_UP_CHANGED,			/* somebody else has it, or had: look again */
+	LOOK_UP_MISSED
+} LookUp;
+
 static Bitmapset *changed_columns(TupleTableSlot *old, TupleTableSlot *row);
 static bool lock_by_statement(JqTable *table, int64 id,
 							  LockTupleMode lock_mode, TupleTableSlot *slot);
+static LookUp look_up(Relation rel, Oid pkey, int64 id,
+					  LockTupleMode lock_mode, TupleTableSlot *slot);
+static bool lock_version(Relation rel, ItemPointer tid,
+						 LockTupleMode lock_mode, TupleTableSlot *slot);
 static bool row_exists(Relation rel, Oid pkey, int64 id);
 static bool fetch_version(JqTable *table, ItemPointer tid,
 						  TupleTableSlot *slot);
@@ -92,13 +107,16 @@ jq_table_insert(JqTable *table, TupleTableSlot *row)
 	ExecSimpleRelationInsert(table->result_rel, table->estate, row);
 }
 
-void
+bool
 jq_table_update(JqTable *table, TupleTableSlot *old, TupleTableSlot *row)
 {
 	EvalPlanQualSetSlot(&table->epqstate, row);
 	*jq_compat_updated_columns(table->estate) = changed_columns(old, row);
+	/* Only the write itself tells where the new version is. */
+	ItemPointerSetInvalid(&row->tts_tid);
 	ExecSimpleRelationUpdate(table->result_rel, table->estate,
 							 &table->epqstate, old, row);
+	return ItemPointerIsValid(&row->tts_tid);
 }
 
 /* For triggers on UPDATE OF columns. */
@@ -142,27 +160,83 @@ bool
 jq_table_lock_by_id(JqTable *table, Oid pkey, int64 id,
 					LockTupleMode lock_mode, TupleTableSlot *slot)
 {
-	TupleTableSlot *key;
-
 	if (IsolationUsesXactSnapshot())
 		return lock_by_statement(table, id, lock_mode, slot);
 
 	/*
-	 * The lookup of the apply worker: follows updates, survives moves.  Its
-	 * scan sees uncommitted versions, and may pass between the old and the
-	 * new one of a row that is being updated: so a miss is looked at again.
+	 * The lookup sees uncommitted versions, and may pass between the old and
+	 * the new one of a row that is being updated: so a miss is looked at
+	 * again while the row is there.
 	 */
-	key = jq_table_new_row(table);
-	ExecStoreAllNullTuple(key);
-	key->tts_values[0] = Int64GetDatum(id);
-	key->tts_isnull[0] = false;
-	do
+	for (int i = 0; i < MAX_MISSES; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (RelationFindReplTupleByIndex(table->rel, pkey, lock_mode, key, slot))
-			return true;
-	} while (row_exists(table->rel, pkey, id));
+		for (;;)
+		{
+			LookUp		result = look_up(table->rel, pkey, id, lock_mode, slot);
+
+			CHECK_FOR_INTERRUPTS();
+			if (result == LOOK_UP_LOCKED)
+				return true;
+			if (result == LOOK_UP_MISSED)
+				break;
+		}
+		if (!row_exists(table->rel, pkey, id))
+			return false;
+	}
 	return false;
+}
+
+/*
+ * One try to find the newest version of a row and to lock it, in the way of
+ * logical replication's apply worker, whose own function is bound to the
+ * table's replica identity, which users may change.
+ */
+static LookUp
+look_up(Relation rel, Oid pkey, int64 id, LockTupleMode lock_mode,
+		TupleTableSlot *slot)
+{
+	SnapshotData snapshot;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	TransactionId busy;
+	LookUp		result = LOOK_UP_MISSED;
+
+	InitDirtySnapshot(snapshot);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	scan = systable_beginscan(rel, pkey, true, &snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	busy = TransactionIdIsValid(snapshot.xmin) ? snapshot.xmin : snapshot.xmax;
+	if (HeapTupleIsValid(tuple))
+	{
+		result = LOOK_UP_CHANGED;
+		/* The scan keeps the version from being pruned meanwhile. */
+		if (!TransactionIdIsValid(busy) &&
+			lock_version(rel, &tuple->t_self, lock_mode, slot))
+			result = LOOK_UP_LOCKED;
+	}
+	systable_endscan(scan);
+	if (result == LOOK_UP_CHANGED && TransactionIdIsValid(busy))
+		XactLockTableWait(busy, NULL, NULL, XLTW_None);
+	return result;
+}
+
+/* False: somebody was faster. */
+static bool
+lock_version(Relation rel, ItemPointer tid, LockTupleMode lock_mode,
+			 TupleTableSlot *slot)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	result = table_tuple_lock(rel, tid, GetActiveSnapshot(), slot,
+							  GetCurrentCommandId(false), lock_mode,
+							  LockWaitBlock, 0, &failure);
+	PopActiveSnapshot();
+	if (result != TM_Ok && result != TM_Updated && result != TM_Deleted)
+		elog(ERROR, "unexpected result %d of a tuple lock", result);
+	return result == TM_Ok;
 }
 
 /* Whether a committed row has this id, as of now. */

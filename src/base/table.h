@@ -41,7 +41,9 @@ extern TupleTableSlot *jq_table_new_row(JqTable *table);
  * locked.  Slots belong to the table.
  */
 extern void jq_table_insert(JqTable *table, TupleTableSlot *row);
-extern void jq_table_update(JqTable *table, TupleTableSlot *old,
+
+/* False: a BEFORE trigger has suppressed it. */
+extern bool jq_table_update(JqTable *table, TupleTableSlot *old,
 							TupleTableSlot *row);
 extern void jq_table_delete(JqTable *table, TupleTableSlot *old);
 

@@ -31,7 +31,7 @@ typedef struct JqBackoff
 /*
  * Reads {"strategy", "delay", "multiplier", "max_delay", "jitter"}; delays
  * are interval texts, or seconds as numbers.  Raises 22023 naming the key and
- * "argument".
+ * "argument", or the server's own error for a text that is no interval.
  */
 extern void jq_backoff_parse(Jsonb *json, const char *argument,
 							 JqBackoff *backoff);

@@ -358,7 +358,8 @@ take(ClaimState *state, ItemPointer tid)
 			   TimestampTzGetDatum(state->now + lease_us));
 	if (claim->holder != 0)
 		jq_job_set(next, JQ_JOB_HOLDER, Int64GetDatum(claim->holder));
-	jq_table_update(&state->live, row, next);
+	if (!jq_table_update(&state->live, row, next))
+		return;					/* a trigger of the user's keeps it */
 
 	jq_table_convert(next, state->parent_row);
 	tuplestore_puttupleslot(state->rows, state->parent_row);

@@ -31,7 +31,6 @@ static void check_runner(TriggerData *trigger, const char *name);
 static void check_limits(TriggerData *trigger);
 static void check_interval(TriggerData *trigger, const char *name,
 						   int64 min_us, int64 max_us);
-static void check_count(const char *name, bool isnull, int64 value);
 
 /* BEFORE INSERT OR UPDATE OR DELETE ON job_types FOR EACH ROW */
 Datum
@@ -95,21 +94,14 @@ check_limits(TriggerData *trigger)
 	if (!isnull)
 		jq_backoff_parse(DatumGetJsonbP(value), "backoff", &backoff);
 	value = jq_row_new_value(trigger, "max_attempts", &isnull);
-	check_count("max_attempts", isnull, DatumGetInt16(value));
+	if (!isnull)
+		jq_range_check(DatumGetInt16(value), "max_attempts", 1, 1000);
 	value = jq_row_new_value(trigger, "batch_size", &isnull);
-	check_count("batch_size", isnull, DatumGetInt32(value));
+	if (!isnull)
+		jq_range_check(DatumGetInt32(value), "batch_size", 1, 1000);
 	check_interval(trigger, "lease", 1, USECS_PER_DAY);
 	check_interval(trigger, "timeout", 1, USECS_PER_DAY);
 	check_interval(trigger, "keep_completed", 0, 100 * 366 * USECS_PER_DAY);
-}
-
-static void
-check_count(const char *name, bool isnull, int64 value)
-{
-	if (!isnull && (value < 1 || value > 1000))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be between %d and %d", name, 1, 1000)));
 }
 
 static void

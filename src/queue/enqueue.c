@@ -20,6 +20,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "base/catalog.h"
+#include "base/names.h"
 #include "base/ownership.h"
 #include "base/scope.h"
 #include "base/statement.h"
@@ -101,7 +102,6 @@ static JqStatement find_unique_job = {
 
 static void fill_values(const JqNewJob *job, int waiting_for, Datum *values,
 						char *nulls);
-static void check_number(int64 value, const char *argument, int min, int max);
 static int64 insert_unique(const JqNewJob *job, Datum *values,
 						   const char *nulls, Effect *effect);
 static bool replace(const JqNewJob *job, int64 id, Datum *values,
@@ -164,9 +164,9 @@ jq_enqueue_many(const JqNewJob *job, Datum payloads, int *count)
 static void
 fill_values(const JqNewJob *job, int waiting_for, Datum *values, char *nulls)
 {
-	check_number(job->priority, "priority", PG_INT16_MIN, PG_INT16_MAX);
+	jq_range_check(job->priority, "priority", PG_INT16_MIN, PG_INT16_MAX);
 	if (job->has_max_attempts)
-		check_number(job->max_attempts, "max_attempts", 1, 1000);
+		jq_range_check(job->max_attempts, "max_attempts", 1, 1000);
 
 	values[ARG_JOB_TYPE] = job->job_type;
 	values[ARG_PAYLOAD] = job->payload != 0 ? job->payload :
@@ -190,15 +190,6 @@ fill_values(const JqNewJob *job, int waiting_for, Datum *values, char *nulls)
 	nulls[ARG_WAITING_FOR] = ' ';
 	nulls[ARG_MAX_ATTEMPTS] = job->has_max_attempts ? ' ' : 'n';
 	nulls[ARG_SCHEDULED_AT] = ' ';
-}
-
-static void
-check_number(int64 value, const char *argument, int min, int max)
-{
-	if (value < min || value > max)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be between %d and %d", argument, min, max)));
 }
 
 /* The new id, or that of the live job that has the key already. */
@@ -281,8 +272,8 @@ replace(const JqNewJob *job, int64 id, Datum *values, const char *nulls,
 				   Int16GetDatum(Max(old.attempts + 1,
 									 job->has_max_attempts ? job->max_attempts :
 									 jq_job_type(old.job_type)->max_attempts)));
-		jq_table_update(&live, row, next);
-		*effect = EFFECT_REPLACED;
+		if (jq_table_update(&live, row, next))
+			*effect = EFFECT_REPLACED;
 	}
 	jq_table_close(&live);
 	return is_there;

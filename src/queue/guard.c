@@ -58,12 +58,16 @@ PG_FUNCTION_INFO_V1(jobqueue_cancel_dependents);
  * The row that the current command moves to the other leaf.  The transaction
  * id is that of the subtransaction, so that nothing outlives an abort; the
  * command id would not do: other triggers, and a look at job_types, start new
- * commands between the three firings.
+ * commands between the three firings.  That of the snapshot which the command
+ * runs under stays: a move that another trigger has suppressed lets nothing
+ * pass afterwards.
  */
 static struct
 {
 	int64		id;
 	TransactionId xid;
+	CommandId	cid;
+	bool		is_deleted;		/* from the old leaf */
 }			moving;
 
 static bool fired_for_leaf(FunctionCallInfo fcinfo);
@@ -140,7 +144,7 @@ guard_insert(TriggerData *trigger)
 
 	jq_job_row_read(&row, trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation));
 	id = jq_job_row_is_null(&row, JQ_JOB_ID) ? 0 : DatumGetInt64(jq_job_row_value(&row, JQ_JOB_ID));
-	if (row_is_moving(id))
+	if (row_is_moving(id) && moving.is_deleted)
 	{
 		moving.id = 0;
 		return trigger->tg_trigtuple;
@@ -177,6 +181,8 @@ guard_update(TriggerData *trigger)
 	jq_job_row_read(&is, trigger->tg_newtuple, desc);
 	check_protected(&was, &is);
 	check_transition(&was, &is);
+	if (!jq_job_row_has_owner(&is))
+		jq_job_row_clear(&is, JQ_JOB_OWNER);
 	from = jq_job_row_status(&was);
 	to = jq_job_row_status(&is);
 	settle_status(&was, &is);
@@ -221,8 +227,9 @@ guard_delete(TriggerData *trigger)
 	JqJobRow	row;
 
 	jq_job_row_read(&row, trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation));
-	if (!row_is_moving(DatumGetInt64(jq_job_row_value(&row, JQ_JOB_ID))) &&
-		jq_job_row_status(&row) == JQ_STATUS_RUNNING)
+	if (row_is_moving(DatumGetInt64(jq_job_row_value(&row, JQ_JOB_ID))))
+		moving.is_deleted = true;
+	else if (jq_job_row_status(&row) == JQ_STATUS_RUNNING)
 		end_claim(trigger->tg_trigtuple, trigger->tg_relation, "cancelled",
 				  true, "ended by a DELETE from jobs_queue");
 	return trigger->tg_trigtuple;
@@ -410,11 +417,8 @@ validate_values(const JqJobRow *row)
 		jq_validate_sql_payload(jq_job_row_value(row, JQ_JOB_PAYLOAD));
 	jq_validate_instant(DatumGetTimestampTz(jq_job_row_value(row, JQ_JOB_SCHEDULED_AT)),
 						"scheduled_at");
-	if (jq_job_row_integer(row, JQ_JOB_MAX_ATTEMPTS) < 1 ||
-		jq_job_row_integer(row, JQ_JOB_MAX_ATTEMPTS) > 1000)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_attempts must be between %d and %d", 1, 1000)));
+	jq_range_check(jq_job_row_integer(row, JQ_JOB_MAX_ATTEMPTS),
+				   "max_attempts", 1, 1000);
 	jq_name_check(jq_job_row_text(row, JQ_JOB_STAGE), "stage", 0, 255);
 	if (!jq_job_row_is_null(row, JQ_JOB_UNIQUE_KEY))
 		jq_name_check(jq_job_row_text(row, JQ_JOB_UNIQUE_KEY), "unique_key", 1, 512);
@@ -593,13 +597,16 @@ note_moving(int64 id)
 {
 	moving.id = id;
 	moving.xid = GetCurrentTransactionId();
+	moving.cid = GetActiveSnapshot()->curcid;
+	moving.is_deleted = false;
 }
 
 static bool
 row_is_moving(int64 id)
 {
 	return moving.id != 0 && moving.id == id &&
-		moving.xid == GetCurrentTransactionIdIfAny();
+		moving.xid == GetCurrentTransactionIdIfAny() &&
+		ActiveSnapshotSet() && moving.cid == GetActiveSnapshot()->curcid;
 }
 
 /* ---- after the fact ---- */

@@ -145,7 +145,11 @@ begin_update_of(Change *change)
 static void
 write_in_place(Change *change)
 {
-	jq_table_update(&change->table, change->row, change->next);
+	if (!jq_table_update(&change->table, change->row, change->next))
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger kept job " INT64_FORMAT " from being changed",
+						change->job.id)));
 }
 
 static void

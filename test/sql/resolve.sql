@@ -359,3 +359,16 @@ SELECT resolve_job(1, :w1, true), complete_job(2);
 DELETE FROM job_types;
 DELETE FROM jobs_queue;
 DELETE FROM job_runs;
+
+-- The replica identity of a leaf is the user's to choose.
+CREATE UNIQUE INDEX regress_identity ON jobs_queue_live (idempotency_key);
+ALTER TABLE jobs_queue_live REPLICA IDENTITY USING INDEX regress_identity;
+SELECT enqueue_job('identity') > 0 AS enqueued;
+SELECT resolve_job(id, :w1, true) FROM claim_next_job(:w1, 'identity');
+ALTER TABLE jobs_queue_live REPLICA IDENTITY FULL;
+SELECT enqueue_job('identity') > 0 AS enqueued;
+SELECT resolve_job(id, :w1, true) FROM claim_next_job(:w1, 'identity');
+ALTER TABLE jobs_queue_live REPLICA IDENTITY DEFAULT;
+DROP INDEX regress_identity;
+DELETE FROM jobs_queue;
+DELETE FROM job_runs;
