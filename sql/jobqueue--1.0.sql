@@ -664,11 +664,11 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON jobs_queue
 	FOR EACH ROW EXECUTE FUNCTION _guard_job();
 CREATE TRIGGER release_dependents AFTER INSERT OR UPDATE OF status ON jobs_queue_done
 	FOR EACH ROW WHEN (NEW.status = 'completed') EXECUTE FUNCTION _release_dependents();
-CREATE TRIGGER cancel_dependents AFTER DELETE ON jobs_queue
+CREATE TRIGGER cancel_dependents AFTER DELETE OR TRUNCATE ON jobs_queue
 	FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
-CREATE TRIGGER cancel_dependents AFTER DELETE ON jobs_queue_live
+CREATE TRIGGER cancel_dependents AFTER DELETE OR TRUNCATE ON jobs_queue_live
 	FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
-CREATE TRIGGER cancel_dependents AFTER DELETE ON jobs_queue_done
+CREATE TRIGGER cancel_dependents AFTER DELETE OR TRUNCATE ON jobs_queue_done
 	FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
 CREATE TRIGGER truncated AFTER TRUNCATE ON jobs_queue
 	FOR EACH STATEMENT EXECUTE FUNCTION _forget_truncated();

@@ -142,12 +142,24 @@ changed_columns(TupleTableSlot *old, TupleTableSlot *row)
 	return changed;
 }
 
-void
+bool
 jq_table_delete(JqTable *table, TupleTableSlot *old)
 {
+	ItemPointerData tid = old->tts_tid;
+	TupleTableSlot *left;
+	bool		is_left;
+
 	EvalPlanQualSetSlot(&table->epqstate, old);
 	ExecSimpleRelationDelete(table->result_rel, table->estate,
 							 &table->epqstate, old);
+
+	/* It does not say so when a trigger suppressed it. */
+	left = MakeSingleTupleTableSlot(RelationGetDescr(table->rel),
+									table_slot_callbacks(table->rel));
+	is_left = table_tuple_fetch_row_version(table->rel, &tid, SnapshotSelf,
+											left);
+	ExecDropSingleTupleTableSlot(left);
+	return !is_left;
 }
 
 void

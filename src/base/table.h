@@ -42,10 +42,10 @@ extern TupleTableSlot *jq_table_new_row(JqTable *table);
  */
 extern void jq_table_insert(JqTable *table, TupleTableSlot *row);
 
-/* False: a BEFORE trigger has suppressed it. */
+/* These return false when a BEFORE trigger has suppressed the write. */
 extern bool jq_table_update(JqTable *table, TupleTableSlot *old,
 							TupleTableSlot *row);
-extern void jq_table_delete(JqTable *table, TupleTableSlot *old);
+extern bool jq_table_delete(JqTable *table, TupleTableSlot *old);
 
 /* Makes the writes so far visible to what follows in this transaction. */
 extern void jq_table_flush(void);

@@ -133,6 +133,11 @@ jq_enqueue(const JqNewJob *job)
 		jq_statement_execute(&insert_job, values, nulls, 0);
 		id = DatumGetInt64(jq_statement_value(0, 1));
 	}
+	for (int i = 0; i < ndepends_on; i++)
+		if (depends_on[i] == id)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("job " INT64_FORMAT " cannot wait for itself", id)));
 	if (effect == EFFECT_REPLACED)
 		jq_dependencies_forget(id);
 	if (effect != EFFECT_NONE && ndepends_on > 0)

@@ -201,8 +201,27 @@ jq_job_move(JqTable *from, JqTable *to, TupleTableSlot *row,
 	TupleTableSlot *target = jq_table_new_row(to);
 
 	jq_table_convert(next, target);
-	jq_table_delete(from, row);
+	jq_job_delete(from, row);
 	jq_table_insert(to, target);
+}
+
+void
+jq_job_delete(JqTable *from, TupleTableSlot *row)
+{
+	bool		isnull;
+	int64		id = DatumGetInt64(slot_getattr(row, JQ_JOB_ID, &isnull));
+
+	if (!jq_table_delete(from, row))
+		jq_job_report_suppressed(id);
+}
+
+void
+jq_job_report_suppressed(int64 job_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("a trigger kept job " INT64_FORMAT " from being changed",
+					job_id)));
 }
 
 void

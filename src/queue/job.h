@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "base/table.h"
 #include "datatype/timestamp.h"
 #include "utils/uuid.h"
@@ -91,10 +92,17 @@ extern void jq_job_clear_claim(TupleTableSlot *next);
 /*
  * Moves a locked row between the leaves, by DELETE and INSERT: a moving
  * UPDATE would fail concurrent lockers with 40001.  "next" is the new
- * version, in the layout of "from".
+ * version, in the layout of "from".  Raises 09000 when a trigger of the
+ * user's keeps the row where it is.
  */
 extern void jq_job_move(JqTable *from, JqTable *to, TupleTableSlot *row,
 						TupleTableSlot *next);
+
+/* Deletes a locked row, with the same error. */
+extern void jq_job_delete(JqTable *from, TupleTableSlot *row);
+
+/* Raises that error: a trigger suppressed a write to this job. */
+pg_noreturn extern void jq_job_report_suppressed(int64 job_id);
 
 /* How a claim ended: the row of job_runs. */
 typedef struct JqRun

@@ -146,10 +146,7 @@ static void
 write_in_place(Change *change)
 {
 	if (!jq_table_update(&change->table, change->row, change->next))
-		ereport(ERROR,
-				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-				 errmsg("a trigger kept job " INT64_FORMAT " from being changed",
-						change->job.id)));
+		jq_job_report_suppressed(change->job.id);
 }
 
 static void
@@ -293,7 +290,7 @@ complete(Change *change, bool has_result, Datum result, const char *error)
 
 	if (type->has_keep_completed && type->keep_completed_us == 0)
 	{
-		jq_table_delete(&change->table, change->row);
+		jq_job_delete(&change->table, change->row);
 		return;
 	}
 	begin_completion(change, has_result, result, error);

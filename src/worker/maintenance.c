@@ -10,6 +10,7 @@
 #include "worker/maintenance.h"
 
 #include "base/db.h"
+#include "base/protect.h"
 #include "base/scope.h"
 #include "base/shared_state.h"
 #include "base/statement.h"
@@ -44,10 +45,10 @@ static JqStatement prune_statement = {
 	.argtypes = {TEXTOID, TIMESTAMPTZOID, INT8OID}
 };
 
-/* Jobs whose owner has been dropped; a running one is left to its end. */
+/* Jobs whose owner has been dropped. */
 static JqStatement disowned_statement = {
-	.text = "SELECT q.id, q.owner::pg_catalog.oid, q.finished_at IS NOT NULL "
-	"FROM @.jobs_queue q WHERE q.owner IS NOT NULL AND q.status <> 'running' "
+	.text = "SELECT q.id, q.owner::pg_catalog.oid, q.finished_at IS NOT NULL, "
+	"q.status = 'running' FROM @.jobs_queue q WHERE q.owner IS NOT NULL "
 	"AND NOT EXISTS (SELECT FROM pg_catalog.pg_authid a "
 	"WHERE a.oid = q.owner::pg_catalog.oid) LIMIT $1",
 	.nargs = 1,
@@ -65,6 +66,7 @@ typedef struct Disowned
 	int64		id;
 	Oid			owner;
 	bool		has_ended;
+	bool		is_running;		/* left to its end */
 } Disowned;
 
 /* Job types whose completed jobs are not kept for ever. */
@@ -77,7 +79,7 @@ typedef struct Retention
 static void release_waiting(const JqWorkerInfo *executor);
 static List *list_held(const pg_uuid_t *worker);
 static int	list_disowned(Disowned **jobs);
-static void disown(const Disowned *job);
+static void disown(void *arg);
 static List *list_retentions(void);
 static int64 prune_batch(const Retention *retention);
 
@@ -194,20 +196,28 @@ list_held(const pg_uuid_t *worker)
 void
 jq_maintenance_disown(void *arg)
 {
+	bool	   *is_done = (bool *) arg;
 	Disowned   *jobs;
 	int			count;
+	int			disowned;
 
+	*is_done = true;
 	do
 	{
 		count = list_disowned(&jobs);
-		if (count == 0)
-			return;
+		disowned = 0;
 		jq_db_begin("clearing dropped owners");
 		for (int i = 0; i < count; i++)
-			disown(&jobs[i]);
+		{
+			/* One that cannot be written must not keep the others. */
+			if (!jobs[i].is_running && jq_protect(disown, &jobs[i]) == NULL)
+				disowned++;
+			else
+				*is_done = false;
+		}
 		jq_db_commit();
 		CHECK_FOR_INTERRUPTS();
-	} while (count == DISOWN_BATCH);
+	} while (count == DISOWN_BATCH && disowned > 0);
 }
 
 /* In the caller's context. */
@@ -226,6 +236,7 @@ list_disowned(Disowned **jobs)
 		(*jobs)[i].id = DatumGetInt64(jq_statement_value(i, 1));
 		(*jobs)[i].owner = DatumGetObjectId(jq_statement_value(i, 2));
 		(*jobs)[i].has_ended = DatumGetBool(jq_statement_value(i, 3));
+		(*jobs)[i].is_running = DatumGetBool(jq_statement_value(i, 4));
 	}
 	jq_scope_leave();
 	jq_db_commit();
@@ -233,8 +244,9 @@ list_disowned(Disowned **jobs)
 }
 
 static void
-disown(const Disowned *job)
+disown(void *arg)
 {
+	const Disowned *job = (const Disowned *) arg;
 	Datum		values[] = {Int64GetDatum(job->id)};
 
 	if (!job->has_ended)

@@ -21,7 +21,8 @@ extern void jq_maintenance_watch_running(void *arg);
 
 /*
  * Fails the jobs of dropped roles that were still to run, and clears the
- * owner of those that have ended.  Reads every job.
+ * owner of those that have ended.  Reads every job.  The argument is a bool,
+ * set to whether none is left.
  */
 extern void jq_maintenance_disown(void *arg);
 

@@ -183,8 +183,11 @@ run_cycle(void)
 		(void) jq_worker_protect(jq_maintenance_prune, NULL);
 		if (roles_changed)
 		{
+			bool		is_done = false;
+
 			roles_changed = false;
-			(void) jq_worker_protect(jq_maintenance_disown, NULL);
+			if (!jq_worker_protect(jq_maintenance_disown, &is_done) || !is_done)
+				roles_changed = true;
 		}
 	}
 

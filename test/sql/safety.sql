@@ -303,6 +303,16 @@ SELECT job_id, claim_no, status, error FROM job_runs ORDER BY job_id, claim_no;
 SELECT count(*) FROM job_dependencies;
 TRUNCATE jobs_queue RESTART IDENTITY;
 
+-- A job cannot come to wait for itself, and one whose parent is truncated away
+-- does not wait for ever.
+SELECT enqueue_job('self', unique_key => 'self');
+SELECT enqueue_job('self', unique_key => 'self', unique_mode => 'replace', depends_on => '{1}');
+SELECT status, waiting_for FROM jobs_queue;
+SELECT cancel_job(1), enqueue_job('child', depends_on => '{1}');
+TRUNCATE jobs_queue_done;
+SELECT job_type, status, last_error FROM jobs_queue;
+TRUNCATE jobs_queue RESTART IDENTITY;
+
 -- requeue_jobs: one of two with the same unique key, none beside a live one.
 SELECT cancel_job(enqueue_job('mail', to_jsonb(i), unique_key => CASE WHEN i < 3 THEN 'twice' WHEN i = 3 THEN 'taken' WHEN i = 4 THEN 'free' END)) FROM generate_series(1, 6) AS i;
 SELECT enqueue_job('mail', '7', unique_key => 'taken');

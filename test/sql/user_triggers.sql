@@ -383,6 +383,19 @@ SELECT heartbeat_job(1, :w1);
 SELECT id, status, attempts FROM jobs_queue ORDER BY id;
 SELECT count(*) FROM job_runs;
 DROP TRIGGER suppress ON jobs_queue;
+
+-- One that suppresses the DELETE of a job that ends: nothing has happened.
+CREATE TRIGGER suppress BEFORE DELETE ON jobs_queue FOR EACH ROW
+	WHEN (OLD.correlation_id = 'kept') EXECUTE FUNCTION regress_jobqueue.suppress();
+SELECT enqueue_job('kept', correlation_id => 'kept') AS kept \gset
+SELECT job_type FROM claim_next_job('aaaaaaaa-0000-4000-8000-000000000009', 'kept');
+SELECT resolve_job(:kept, 'aaaaaaaa-0000-4000-8000-000000000009', true);
+SELECT status, (SELECT count(*) FROM job_runs WHERE job_id = :kept) AS runs FROM jobs_queue WHERE id = :kept;
+DROP TRIGGER suppress ON jobs_queue;
+SELECT resolve_job(:kept, 'aaaaaaaa-0000-4000-8000-000000000009', true);
+SELECT status, (SELECT count(*) FROM job_runs WHERE job_id = :kept) AS runs FROM jobs_queue WHERE id = :kept;
+DELETE FROM jobs_queue WHERE id = :kept;
+DELETE FROM job_runs WHERE job_id = :kept;
 DELETE FROM jobs_queue;
 DELETE FROM job_runs;
 ALTER SEQUENCE jobs_queue_id_seq RESTART;
