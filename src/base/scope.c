@@ -114,6 +114,7 @@ jq_scope_prefer_indexes(void)
 {
 	set_for_scope("enable_seqscan", "off");
 	set_for_scope("enable_bitmapscan", "off");
+	set_for_scope("jit", "off");
 }
 
 void

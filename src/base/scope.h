@@ -42,8 +42,9 @@ extern void jq_scope_enter_read_only(void);
 extern void jq_scope_refresh(void);
 
 /*
- * Plans made in this scope use indexes where they can: for statements that
- * are only good so, whatever the statistics of a table that fills and empties.
+ * Plans made in this scope use indexes where they can, and are not compiled:
+ * for statements that read the first few rows of many, whatever the planner
+ * thinks of all of them in a table that fills and empties.
  */
 extern void jq_scope_prefer_indexes(void);
 
