@@ -29,7 +29,11 @@ sub new
 	my ($class, $name, %param) = @_;
 
 	my $node = PostgreSQL::Test::Cluster->new($name);
-	$node->init(%{ $param{init} // {} });
+
+	# A machine without locales would give it SQL_ASCII.
+	my %init = %{ $param{init} // {} };
+	$node->init(%init,
+		extra => [ '--encoding=UTF8', '--no-locale', @{ $init{extra} // [] } ]);
 
 	# A crash is followed by a restart, as on a user's server: what happens
 	# then is what many of these tests are about.
