@@ -162,12 +162,6 @@ jq_table_delete(JqTable *table, TupleTableSlot *old)
 	return !is_left;
 }
 
-void
-jq_table_flush(void)
-{
-	CommandCounterIncrement();
-}
-
 bool
 jq_table_lock_by_id(JqTable *table, Oid pkey, int64 id,
 					LockTupleMode lock_mode, TupleTableSlot *slot)

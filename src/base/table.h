@@ -47,14 +47,12 @@ extern bool jq_table_update(JqTable *table, TupleTableSlot *old,
 							TupleTableSlot *row);
 extern bool jq_table_delete(JqTable *table, TupleTableSlot *old);
 
-/* Makes the writes so far visible to what follows in this transaction. */
-extern void jq_table_flush(void);
-
 /*
- * Locks the row whose bigint primary key is "id" in LockTupleExclusive or
- * LockTupleShare mode and stores it, waiting for whoever else has it.  False: there is no such row any more,
- * also when it was moved to another leaf meanwhile.  REPEATABLE READ and
- * SERIALIZABLE callers get 40001 where READ COMMITTED ones see a newer row.
+ * Locks the row whose bigint primary key is "id", in LockTupleExclusive or
+ * LockTupleShare mode, and stores it, waiting for whoever else has it.  False:
+ * there is no such row any more, also when it was moved to another leaf
+ * meanwhile.  REPEATABLE READ and SERIALIZABLE callers get 40001 where READ
+ * COMMITTED ones see a newer row.
  */
 extern bool jq_table_lock_by_id(JqTable *table, Oid pkey, int64 id,
 								LockTupleMode lock_mode, TupleTableSlot *slot);

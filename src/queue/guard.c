@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guard.c
- *	  JqJobRow triggers: plain DML is an API.
+ *	  Row triggers of jobs_queue: plain DML is an API.
  *
  * The BEFORE trigger of jobs_queue holds an operator's INSERT, UPDATE, DELETE
  * and COPY to the same rules as the functions: the table of transitions, who
@@ -626,7 +626,7 @@ wake_for(HeapTuple tuple, TupleDesc desc)
 		jq_wake_at_commit();
 }
 
-/* AFTER DELETE ON jobs_queue and its leaves FOR EACH STATEMENT */
+/* AFTER DELETE OR TRUNCATE ON jobs_queue and its leaves, per statement */
 Datum
 jobqueue_cancel_dependents(PG_FUNCTION_ARGS)
 {
