@@ -13,9 +13,11 @@ OBJS = src/jobqueue.o \
        src/worker/maintenance.o src/worker/executor.o src/worker/body.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
-       src/api/server.o \
+       src/api/server.o src/api/wait.o src/api/lanes.o \
        src/queue/job.o src/queue/job_types.o src/queue/backoff.o \
-       src/queue/enqueue.o src/queue/claim.o src/queue/resolve.o \
+       src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
+       src/queue/claim_memory.o src/queue/lanes.o src/queue/ready.o \
+       src/queue/hints.o src/queue/waiters.o src/queue/resolve.o \
        src/queue/running.o \
        src/queue/dependencies.o src/queue/job_row.o \
        src/queue/guard.o src/queue/validate.o \

@@ -162,6 +162,7 @@ CREATE TABLE job_types (
 	batch_size integer,
 	dead_letter boolean NOT NULL DEFAULT false,
 	keep_completed interval,
+	notify boolean NOT NULL DEFAULT false,
 	description text,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	updated_at timestamptz NOT NULL DEFAULT now(),
@@ -179,6 +180,7 @@ COMMENT ON COLUMN job_types.lease IS 'How long a worker may stay silent; NULL: j
 COMMENT ON COLUMN job_types.timeout IS 'Longest run of one attempt in the server; NULL: no limit';
 COMMENT ON COLUMN job_types.batch_size IS 'Default of max_jobs in claim_jobs(); NULL: jobqueue.batch_size';
 COMMENT ON COLUMN job_types.dead_letter IS 'Jobs that used up their attempts end in status error, not failed';
+COMMENT ON COLUMN job_types.notify IS 'Whether the scheduler sends a NOTIFY on channel jobqueue, with the job type, when jobs begin to wait for a worker';
 COMMENT ON COLUMN job_types.keep_completed IS 'How long completed jobs are kept; zero: not at all; NULL: for ever';
 
 CREATE SEQUENCE cron_tasks_id_seq;
@@ -255,6 +257,8 @@ COMMENT ON TABLE registered_workers IS 'Names that outside workers gave themselv
 
 CREATE FUNCTION _guard_job() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_job';
+CREATE FUNCTION _hint_job() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_hint_job';
 CREATE FUNCTION _release_dependents() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_release_dependents';
 CREATE FUNCTION _cancel_dependents() RETURNS trigger
@@ -287,6 +291,16 @@ CREATE FUNCTION _server_workers() RETURNS TABLE (
 		kind text, database oid, role oid, pid integer, worker_id uuid,
 		job_id bigint, state text, started_at timestamptz, last_cycle_at timestamptz)
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_server_workers';
+CREATE FUNCTION _lanes() RETURNS TABLE (
+		job_type text, stage text, priority smallint, candidates integer,
+		read_until timestamptz, last_used_at timestamptz)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_lanes';
+COMMENT ON FUNCTION _lanes() IS 'What shared memory remembers of the lanes of this database';
+CREATE FUNCTION _claim_counts(
+		OUT memory_claims bigint, OUT sql_claims bigint, OUT overflows bigint, OUT refills bigint,
+		OUT discoveries bigint, OUT sweeps bigint, OUT repairs bigint, OUT stale_candidates bigint)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_claim_counts';
+COMMENT ON FUNCTION _claim_counts() IS 'How claims in this database found their jobs since the server started';
 COMMENT ON FUNCTION _server_workers() IS 'The workers of this server, in every database';
 
 -- ---------------------------------------------------------------------------
@@ -460,6 +474,14 @@ CREATE FUNCTION set_job_stage(job_id bigint, worker_id uuid, stage text, claim_n
 COMMENT ON FUNCTION set_job_stage(bigint, uuid, text, integer)
 	IS 'Sets the stage of a held job, at which a retry resumes';
 
+CREATE PROCEDURE wait_for_jobs(
+		job_types text[] DEFAULT NULL,
+		timeout interval DEFAULT '30 seconds',
+		INOUT ready boolean DEFAULT NULL)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_wait_for_jobs';
+COMMENT ON PROCEDURE wait_for_jobs(text[], interval, boolean)
+	IS 'Sleeps until a job of these types (NULL: of every type that outside workers serve) is ready, or for timeout; holds no snapshot meanwhile';
+
 CREATE FUNCTION register_worker(worker_id uuid, name text DEFAULT NULL, info jsonb DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_register_worker';
@@ -512,9 +534,9 @@ BEGIN
 	END IF;
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql}'::text[]
-		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,register_worker}'::text[]
-		WHEN 'operator' THEN '{requeue_job,requeue_jobs,cancel_job,complete_job,schedule_cron_task,schedule_sql,unschedule_cron_task,enqueue_cron_tasks,cron_is_valid,cron_next_runs,job_state,_server_workers}'::text[]
-		WHEN 'observer' THEN '{cron_is_valid,cron_next_runs,job_state,_server_workers}'::text[]
+		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,register_worker,wait_for_jobs}'::text[]
+		WHEN 'operator' THEN '{requeue_job,requeue_jobs,cancel_job,complete_job,schedule_cron_task,schedule_sql,unschedule_cron_task,enqueue_cron_tasks,cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts}'::text[]
+		WHEN 'observer' THEN '{cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts}'::text[]
 		END;
 	IF functions IS NULL THEN
 		RAISE EXCEPTION 'unrecognized job role "%"', job_role
@@ -538,7 +560,7 @@ BEGIN
 		WHERE d.deptype = 'e' AND e.extname = 'jobqueue' AND p.proname = ANY (functions)
 		ORDER BY 1
 	LOOP
-		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', fn, role);
+		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', fn, role);
 	END LOOP;
 
 	FOR rel IN
@@ -562,6 +584,10 @@ BEGIN
 			('operator', 'TABLE', 'SELECT', 'running_jobs'),
 			('operator', 'TABLE', 'SELECT', 'cron_overview'),
 			('operator', 'TABLE', 'SELECT', 'job_workers'),
+			('operator', 'TABLE', 'SELECT', 'job_lanes'),
+			('operator', 'TABLE', 'SELECT', 'job_claim_stats'),
+			('observer', 'TABLE', 'SELECT', 'job_lanes'),
+			('observer', 'TABLE', 'SELECT', 'job_claim_stats'),
 			('observer', 'TABLE', 'SELECT', 'job_stats'),
 			('observer', 'TABLE', 'SELECT', 'running_jobs'),
 			('observer', 'TABLE', 'SELECT', 'cron_overview'),
@@ -662,6 +688,10 @@ COMMENT ON FUNCTION job_state(jobs_queue)
 
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON jobs_queue
 	FOR EACH ROW EXECUTE FUNCTION _guard_job();
+-- Fires for replicated rows too: the lanes of claims must know of them.
+CREATE TRIGGER hint AFTER INSERT OR UPDATE ON jobs_queue_live
+	FOR EACH ROW WHEN (NEW.status = 'queued') EXECUTE FUNCTION _hint_job();
+ALTER TABLE jobs_queue_live ENABLE ALWAYS TRIGGER hint;
 CREATE TRIGGER release_dependents AFTER INSERT OR UPDATE OF status ON jobs_queue_done
 	FOR EACH ROW WHEN (NEW.status = 'completed') EXECUTE FUNCTION _release_dependents();
 CREATE TRIGGER cancel_dependents AFTER DELETE OR TRUNCATE ON jobs_queue
@@ -738,6 +768,16 @@ CREATE VIEW job_workers AS
 	WHERE s.database IS NULL OR s.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
 COMMENT ON VIEW job_workers IS 'Outside workers that registered and the workers of the server that serve this database';
 
+CREATE VIEW job_lanes AS
+	SELECT l.job_type, l.stage, l.priority, l.candidates, l.read_until, l.last_used_at
+	FROM _lanes() l;
+COMMENT ON VIEW job_lanes IS 'Lanes (job type, stage, priority) whose next jobs shared memory remembers';
+
+CREATE VIEW job_claim_stats AS
+	SELECT c.memory_claims, c.sql_claims, c.overflows, c.refills, c.discoveries, c.sweeps, c.repairs, c.stale_candidates
+	FROM _claim_counts() c;
+COMMENT ON VIEW job_claim_stats IS 'How claims in this database found their jobs since the server started';
+
 -- ---------------------------------------------------------------------------
 -- Privileges: nothing for PUBLIC; grant_job_role() gives sets of rights
 -- ---------------------------------------------------------------------------
@@ -756,7 +796,7 @@ BEGIN
 			AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
 			AND d.deptype = 'e' AND e.extname = 'jobqueue'
 	LOOP
-		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', fn);
+		EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', fn);
 	END LOOP;
 END
 $$;

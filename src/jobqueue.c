@@ -16,6 +16,9 @@
 #include "base/shared_state.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "queue/hints.h"
+#include "queue/lanes.h"
+#include "queue/waiters.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -33,9 +36,12 @@ _PG_init(void)
 
 	jq_config_define(preloading);
 	jq_scope_init();
+	jq_hints_init();
 	if (!preloading)
 		return;
 
 	jq_shared_init();
+	jq_lanes_init();
+	jq_waiters_init();
 	jq_launcher_init();
 }

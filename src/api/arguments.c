@@ -7,10 +7,15 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "api/arguments.h"
+#include "base/names.h"
 #include "base/shared_state.h"
+#include "queue/job_types.h"
 
 void
 jq_argument_required(FunctionCallInfo fcinfo, int n, const char *name)
@@ -85,4 +90,74 @@ jq_argument_notice_workers(void)
 		ereport(NOTICE,
 				(errmsg("this server does not run SQL jobs by itself"),
 				 errhint("Add jobqueue to shared_preload_libraries and restart the server.")));
+}
+
+Datum *
+jq_argument_array(FunctionCallInfo fcinfo, int n, Oid type, const char *name,
+				  int expected, bool **nulls)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(n);
+	Datum	   *elements;
+	int			count;
+	int16		length;
+	bool		by_value;
+	char		align;
+
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("arrays must have one dimension")));
+	if (name != NULL && array_contains_nulls(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not contain nulls", name)));
+	get_typlenbyvalalign(type, &length, &by_value, &align);
+	deconstruct_array(array, type, length, by_value, align,
+					  &elements, nulls, &count);
+	if (count != expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("arrays must have the same length as job_ids")));
+	return elements;
+}
+
+List *
+jq_argument_job_types(FunctionCallInfo fcinfo, int n)
+{
+	List	   *job_types = NIL;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	if (PG_ARGISNULL(n))
+		return NIL;
+	count = ArrayGetNItems(ARR_NDIM(PG_GETARG_ARRAYTYPE_P(n)),
+						   ARR_DIMS(PG_GETARG_ARRAYTYPE_P(n)));
+	elements = jq_argument_array(fcinfo, n, TEXTOID, "job_types", count, &nulls);
+	if (count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("job_types must not be empty"),
+				 errhint("NULL means every type that outside workers serve.")));
+	for (int i = 0; i < count; i++)
+		job_types = jq_argument_add_job_type(job_types,
+											 TextDatumGetCString(elements[i]));
+	return job_types;
+}
+
+List *
+jq_argument_add_job_type(List *job_types, const char *job_type)
+{
+	ListCell   *cell;
+
+	jq_name_check_required(job_type, "job_type");
+	if (jq_job_type(job_type)->runner != JQ_RUNNER_EXTERNAL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("jobs of type \"%s\" are run by the server", job_type),
+				 errhint("Workers claim the job types whose runner is \"external\".")));
+	foreach(cell, job_types)
+		if (strcmp((char *) lfirst(cell), job_type) == 0)
+		return job_types;
+	return lappend(job_types, pstrdup(job_type));
 }

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "nodes/pg_list.h"
 #include "queue/resolve.h"
 #include "utils/uuid.h"
 
@@ -40,6 +41,21 @@ extern void jq_argument_held(FunctionCallInfo fcinfo, int claim_no,
 
 /* An optional claim_no; raises 22023 unless positive.  0 when null. */
 extern int32 jq_argument_claim_no(FunctionCallInfo fcinfo, int n);
+
+/*
+ * The elements of an array argument, "expected" of them.  With a name, nulls
+ * are refused.
+ */
+extern Datum *jq_argument_array(FunctionCallInfo fcinfo, int n, Oid type,
+								const char *name, int expected, bool **nulls);
+
+/*
+ * An optional array of job types that outside workers serve, each once, as a
+ * list of char *; NIL when null.  Raises 22023 when empty, 55000 for a type
+ * that the server runs.  The second adds one to such a list.
+ */
+extern List *jq_argument_job_types(FunctionCallInfo fcinfo, int n);
+extern List *jq_argument_add_job_type(List *job_types, const char *job_type);
 
 /* Tells the caller when this server has no workers to run SQL jobs. */
 extern void jq_argument_notice_workers(void);

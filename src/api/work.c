@@ -12,7 +12,6 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/lsyscache.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -46,14 +45,11 @@ PG_FUNCTION_INFO_V1(jobqueue_register_worker);
 #define MAX_SNOOZE_US (366 * USECS_PER_DAY)
 
 static void claim_rows(FunctionCallInfo fcinfo, JqClaim *claim);
-static void add_job_type(JqClaim *claim, const char *job_type);
 static int	default_batch(const JqClaim *claim);
 static void check_may_operate(void);
 static int	read_resolutions(FunctionCallInfo fcinfo, JqHeld **held,
 							 JqOutcome **outcomes);
 static bool resolve(const JqHeld *held, bool success, const char *error);
-static Datum *elements_of(FunctionCallInfo fcinfo, int n, Oid type,
-						  const char *name, int expected, bool **nulls);
 static void check_positive(int64 value, const char *name);
 
 Datum
@@ -63,7 +59,7 @@ jobqueue_claim_next_job(PG_FUNCTION_ARGS)
 
 	jq_argument_worker(fcinfo, 0, &claim.worker);
 	if (!PG_ARGISNULL(1))
-		add_job_type(&claim, jq_argument_text(fcinfo, 1));
+		claim.job_types = jq_argument_add_job_type(NIL, jq_argument_text(fcinfo, 1));
 	claim_rows(fcinfo, &claim);
 	return (Datum) 0;
 }
@@ -74,22 +70,7 @@ jobqueue_claim_jobs(PG_FUNCTION_ARGS)
 	JqClaim		claim = {0};
 
 	jq_argument_worker(fcinfo, 0, &claim.worker);
-	if (!PG_ARGISNULL(1))
-	{
-		Datum	   *types;
-		bool	   *nulls;
-		int			ntypes = ArrayGetNItems(ARR_NDIM(PG_GETARG_ARRAYTYPE_P(1)),
-											ARR_DIMS(PG_GETARG_ARRAYTYPE_P(1)));
-
-		types = elements_of(fcinfo, 1, TEXTOID, "job_types", ntypes, &nulls);
-		if (ntypes == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("job_types must not be empty"),
-					 errhint("NULL means every type that outside workers serve.")));
-		for (int i = 0; i < ntypes; i++)
-			add_job_type(&claim, TextDatumGetCString(types[i]));
-	}
+	claim.job_types = jq_argument_job_types(fcinfo, 1);
 	claim.max_jobs = PG_ARGISNULL(2) ? default_batch(&claim) :
 		PG_GETARG_INT32(2);
 	jq_range_check(claim.max_jobs, "max_jobs", 1, MAX_CLAIM);
@@ -98,24 +79,6 @@ jobqueue_claim_jobs(PG_FUNCTION_ARGS)
 										1, MAX_LEASE_US);
 	claim_rows(fcinfo, &claim);
 	return (Datum) 0;
-}
-
-/* Names a type in the claim, once; those that the server runs are refused. */
-static void
-add_job_type(JqClaim *claim, const char *job_type)
-{
-	ListCell   *cell;
-
-	jq_name_check_required(job_type, "job_type");
-	if (jq_job_type(job_type)->runner != JQ_RUNNER_EXTERNAL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("jobs of type \"%s\" are run by the server", job_type),
-				 errhint("Workers claim the job types whose runner is \"external\".")));
-	foreach(cell, claim->job_types)
-		if (strcmp((char *) lfirst(cell), job_type) == 0)
-		return;
-	claim->job_types = lappend(claim->job_types, pstrdup(job_type));
 }
 
 /* The largest batch that one of the types asks for. */
@@ -199,12 +162,12 @@ read_resolutions(FunctionCallInfo fcinfo, JqHeld **held, JqOutcome **outcomes)
 	jq_argument_required(fcinfo, 2, "successes");
 	count = ArrayGetNItems(ARR_NDIM(PG_GETARG_ARRAYTYPE_P(1)),
 						   ARR_DIMS(PG_GETARG_ARRAYTYPE_P(1)));
-	ids = elements_of(fcinfo, 1, INT8OID, "job_ids", count, &nulls);
-	successes = elements_of(fcinfo, 2, BOOLOID, "successes", count, &nulls);
+	ids = jq_argument_array(fcinfo, 1, INT8OID, "job_ids", count, &nulls);
+	successes = jq_argument_array(fcinfo, 2, BOOLOID, "successes", count, &nulls);
 	if (!PG_ARGISNULL(3))
-		errors = elements_of(fcinfo, 3, TEXTOID, NULL, count, &error_nulls);
+		errors = jq_argument_array(fcinfo, 3, TEXTOID, NULL, count, &error_nulls);
 	if (!PG_ARGISNULL(4))
-		claim_nos = elements_of(fcinfo, 4, INT4OID, NULL, count, &claim_nulls);
+		claim_nos = jq_argument_array(fcinfo, 4, INT4OID, NULL, count, &claim_nulls);
 
 	*held = palloc0(sizeof(JqHeld) * Max(count, 1));
 	*outcomes = palloc0(sizeof(JqOutcome) * Max(count, 1));
@@ -229,39 +192,6 @@ read_resolutions(FunctionCallInfo fcinfo, JqHeld **held, JqOutcome **outcomes)
 	return count;
 }
 
-/*
- * The elements of an array argument, "expected" of them.  With a name, nulls
- * are refused.
- */
-static Datum *
-elements_of(FunctionCallInfo fcinfo, int n, Oid type, const char *name,
-			int expected, bool **nulls)
-{
-	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(n);
-	Datum	   *elements;
-	int			count;
-	int16		length;
-	bool		by_value;
-	char		align;
-
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("arrays must have one dimension")));
-	if (name != NULL && array_contains_nulls(array))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not contain nulls", name)));
-	get_typlenbyvalalign(type, &length, &by_value, &align);
-	deconstruct_array(array, type, length, by_value, align,
-					  &elements, nulls, &count);
-	if (count != expected)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("arrays must have the same length as job_ids")));
-	return elements;
-}
-
 /* An element of the array "name"; a claim_no of 0 would fence nothing. */
 static void
 check_positive(int64 value, const char *name)
@@ -282,7 +212,7 @@ jobqueue_resolve_and_claim(PG_FUNCTION_ARGS)
 	jq_argument_required(fcinfo, 2, "success");
 	claim.worker = held.worker;
 	if (!PG_ARGISNULL(4))
-		add_job_type(&claim, jq_argument_text(fcinfo, 4));
+		claim.job_types = jq_argument_add_job_type(NIL, jq_argument_text(fcinfo, 4));
 	if (!resolve(&held, PG_GETARG_BOOL(2), jq_argument_text(fcinfo, 3)))
 		ereport(NOTICE,
 				(errmsg("job " INT64_FORMAT " is not held by this worker",

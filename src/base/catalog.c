@@ -154,6 +154,10 @@ find_objects(JqCatalog *found)
 		!find_relation(found, "job_dependencies", &found->job_dependencies))
 		return false;
 
+	/* Without it claims are slow, and nothing else. */
+	(void) find_relation(found, "jobs_queue_live_ready",
+						 &found->jobs_queue_live_ready);
+
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(found->jobs_queue_live));
 	if (!HeapTupleIsValid(tuple))
 		return false;
@@ -217,6 +221,7 @@ forget_relation(Datum arg, Oid relid)
 		relid == catalog.jobs_queue ||
 		relid == catalog.jobs_queue_live ||
 		relid == catalog.jobs_queue_live_pkey ||
+		relid == catalog.jobs_queue_live_ready ||
 		relid == catalog.jobs_queue_done ||
 		relid == catalog.jobs_queue_done_pkey ||
 		relid == catalog.job_runs ||

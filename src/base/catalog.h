@@ -24,6 +24,7 @@ typedef struct JqCatalog
 	Oid			jobs_queue;
 	Oid			jobs_queue_live;
 	Oid			jobs_queue_live_pkey;
+	Oid			jobs_queue_live_ready;	/* InvalidOid: somebody dropped it */
 	Oid			jobs_queue_done;
 	Oid			jobs_queue_done_pkey;
 	Oid			job_runs;

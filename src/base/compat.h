@@ -9,6 +9,8 @@
 #ifndef JQ_COMPAT_H
 #define JQ_COMPAT_H
 
+#include "access/genam.h"
+#include "access/tableam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "executor/executor.h"
@@ -16,6 +18,8 @@
 #include "parser/parse_relation.h"
 #include "postmaster/bgworker.h"
 #include "utils/acl.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -81,6 +85,70 @@ jq_compat_eval_plan_qual_init(EPQState *epqstate, EState *estate)
 	EvalPlanQualInit(epqstate, estate, NULL, NIL, -1, NIL);
 #else
 	EvalPlanQualInit(epqstate, estate, NULL, NIL, -1);
+#endif
+}
+
+/* 16: summarizing indexes are told apart */
+static inline TM_Result
+jq_compat_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot,
+					   CommandId cid, bool wait, TM_FailureData *failure,
+					   bool *needs_indexes, bool *only_summarizing)
+{
+	LockTupleMode lock_mode;
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes indexes;
+	TM_Result	result = table_tuple_update(rel, tid, slot, cid,
+											GetActiveSnapshot(),
+											InvalidSnapshot, wait, failure,
+											&lock_mode, &indexes);
+
+	*needs_indexes = result == TM_Ok && indexes != TU_None;
+	*only_summarizing = result == TM_Ok && indexes == TU_Summarizing;
+#else
+	TM_Result	result = table_tuple_update(rel, tid, slot, cid,
+											GetActiveSnapshot(),
+											InvalidSnapshot, wait, failure,
+											&lock_mode, needs_indexes);
+
+	*only_summarizing = false;
+#endif
+	return result;
+}
+
+static inline void
+jq_compat_insert_index_tuples(ResultRelInfo *result_rel, TupleTableSlot *slot,
+							  EState *estate, bool is_update,
+							  bool only_summarizing)
+{
+#if PG_VERSION_NUM >= 160000
+	list_free(ExecInsertIndexTuples(result_rel, slot, estate, is_update, false,
+									NULL, NIL, only_summarizing));
+#else
+	list_free(ExecInsertIndexTuples(result_rel, slot, estate, is_update, false,
+									NULL, NIL));
+#endif
+}
+
+/* 18: statistics of a scan that EXPLAIN shows */
+static inline IndexScanDesc
+jq_compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
+						  int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* 16: the file of a relation is called so */
+static inline Oid
+jq_compat_file_number(Relation rel)
+{
+#if PG_VERSION_NUM >= 160000
+	return rel->rd_locator.relNumber;
+#else
+	return rel->rd_node.relNode;
 #endif
 }
 

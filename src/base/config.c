@@ -4,8 +4,8 @@
  *	  Every setting of the extension, jobqueue.*.
  *
  *	  The settings are in alphabetical order, those of a preloaded library
- *	  first.  All of them belong to the server, not to a session: two sessions
- *	  never disagree about when a job has failed for good.
+ *	  first.  Nearly all of them belong to the server, not to a session: two
+ *	  sessions never disagree about when a job has failed for good.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,6 +24,7 @@
 
 bool		jq_config_launcher = true;
 bool		jq_config_allow_superuser_jobs = true;
+int			jq_config_max_lanes = 1024;
 
 bool		jq_config_enabled = true;
 char	   *jq_config_databases = "";
@@ -38,6 +39,8 @@ int			jq_config_shutdown_timeout = 4000;
 int			jq_config_executor_idle_timeout = 5000;
 int			jq_config_crash_limit = 2;
 int			jq_config_max_payload = 1024;
+bool		jq_config_async_claim = false;
+int			jq_config_debug_claim_path = JQ_CLAIM_PATH_AUTO;
 int			jq_config_log_level = LOG;
 
 static const struct config_enum_entry log_levels[] = {
@@ -45,6 +48,13 @@ static const struct config_enum_entry log_levels[] = {
 	{"info", LOG, false},
 	{"warning", WARNING, false},
 	{"error", ERROR, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry claim_paths[] = {
+	{"auto", JQ_CLAIM_PATH_AUTO, false},
+	{"sql", JQ_CLAIM_PATH_SQL, false},
+	{"memory", JQ_CLAIM_PATH_MEMORY, false},
 	{NULL, 0, false}
 };
 
@@ -105,6 +115,13 @@ define_preload_settings(void)
 							 true,
 							 PGC_POSTMASTER, 0,
 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("jobqueue.max_lanes",
+							"Sets how many lanes of jobs shared memory has room for.",
+							"A lane is a job type, stage and priority of a database, and takes 9 kB.",
+							&jq_config_max_lanes,
+							1024, 0, 65536,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
 }
 
 /* Defines one integer setting that follows a reload. */
@@ -159,6 +176,13 @@ define_integers(void)
 static void
 define_others(void)
 {
+	DefineCustomBoolVariable("jobqueue.async_claim",
+							 "Sets whether a claim may commit without waiting for the flush of its WAL.",
+							 "After a crash such a claim may be forgotten, and the job claimed again.",
+							 &jq_config_async_claim,
+							 false,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
 	DefineCustomStringVariable("jobqueue.databases",
 							   "Sets the databases that the server's workers serve.",
 							   "A list of names; empty or * means all.",
@@ -166,6 +190,13 @@ define_others(void)
 							   "",
 							   PGC_SIGHUP, GUC_LIST_INPUT,
 							   check_list, NULL, NULL);
+	DefineCustomEnumVariable("jobqueue.debug_claim_path",
+							 "Sets how claims find jobs, for testing.",
+							 "sql forces the reference path; memory raises an error where shared memory cannot serve.",
+							 &jq_config_debug_claim_path,
+							 JQ_CLAIM_PATH_AUTO, claim_paths,
+							 PGC_USERSET, GUC_NOT_IN_SAMPLE,
+							 NULL, NULL, NULL);
 	DefineCustomBoolVariable("jobqueue.enabled",
 							 "Sets whether jobs are claimed and run.",
 							 "When off, jobs can still be enqueued.",

@@ -10,9 +10,18 @@
 
 #include "postgres.h"
 
+/* How claims find jobs and jobs are written; see jq_config_debug_claim_path. */
+typedef enum JqClaimPath
+{
+	JQ_CLAIM_PATH_AUTO,			/* the fast way where it is possible */
+	JQ_CLAIM_PATH_SQL,			/* the reference path, always */
+	JQ_CLAIM_PATH_MEMORY		/* an error where it is not possible */
+} JqClaimPath;
+
 /* Settings that only a preloaded library has (context postmaster). */
 extern bool jq_config_launcher;
 extern bool jq_config_allow_superuser_jobs;
+extern int	jq_config_max_lanes;
 
 /* Settings that follow a reload (context sighup). */
 extern bool jq_config_enabled;
@@ -28,6 +37,8 @@ extern int	jq_config_shutdown_timeout; /* ms */
 extern int	jq_config_executor_idle_timeout;	/* ms */
 extern int	jq_config_crash_limit;
 extern int	jq_config_max_payload;	/* kB */
+extern bool jq_config_async_claim;	/* context user */
+extern int	jq_config_debug_claim_path; /* JqClaimPath; context user */
 extern int	jq_config_log_level;	/* DEBUG1, LOG, WARNING or ERROR */
 
 /*

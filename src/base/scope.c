@@ -7,6 +7,9 @@
  * transaction or subtransaction drops the entries made in it; user id,
  * settings, SPI connection and snapshots are restored by the server itself.
  *
+ * A bare scope has neither owner, settings nor SPI until jq_scope_arm() is
+ * called in it: they cost more than the row that a claim writes.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -16,8 +19,9 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "base/catalog.h"
@@ -33,13 +37,18 @@ typedef struct ScopeEntry
 	int			guc_nest_level;
 	int			xact_nest_level;
 	int			trigger_depth;	/* at entry */
+	bool		is_armed;
+	bool		prefers_indexes;
 	MemoryContext result_context;
+	MemoryContext context;		/* what is freed on leaving */
 } ScopeEntry;
 
 static ScopeEntry scopes[SCOPE_MAX_DEPTH];
 static int	scope_depth = 0;
 
+static void check_writable(void);
 static void enter(JqWriteMode mode);
+static void avoid_other_scans(void);
 static void set_for_scope(const char *name, const char *value);
 static bool in_own_statement(void);
 static int	trigger_depth(void);
@@ -51,6 +60,28 @@ static void forget_at_subxact_abort(SubXactEvent event,
 void
 jq_scope_enter(JqWriteMode mode)
 {
+	check_writable();
+	enter(mode);
+	jq_scope_arm();
+}
+
+void
+jq_scope_enter_bare(JqWriteMode mode)
+{
+	check_writable();
+	enter(mode);
+}
+
+void
+jq_scope_enter_read_only(void)
+{
+	enter(JQ_WRITE_PLAIN);
+	jq_scope_arm();
+}
+
+static void
+check_writable(void)
+{
 	if (RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
@@ -60,19 +91,11 @@ jq_scope_enter(JqWriteMode mode)
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 				 errmsg("cannot work on jobs in a read-only transaction")));
-	enter(mode);
-}
-
-void
-jq_scope_enter_read_only(void)
-{
-	enter(JQ_WRITE_PLAIN);
 }
 
 static void
 enter(JqWriteMode mode)
 {
-	Oid			owner;
 	ScopeEntry *scope;
 
 	if (scope_depth >= SCOPE_MAX_DEPTH)
@@ -82,23 +105,42 @@ enter(JqWriteMode mode)
 
 	/* The parent before its leaves, as ALTER TABLE locks them. */
 	LockRelationOid(jq_catalog()->jobs_queue, AccessShareLock);
-	owner = jq_catalog()->owner;
+	(void) jq_catalog();		/* raises if it has gone meanwhile */
 
 	scope = &scopes[scope_depth];
+	memset(scope, 0, sizeof(*scope));
 	scope->mode = mode;
 	scope->result_context = CurrentMemoryContext;
 	scope->xact_nest_level = GetCurrentTransactionNestLevel();
 	scope->trigger_depth = trigger_depth();
 	GetUserIdAndSecContext(&scope->saved_user, &scope->saved_security);
-	SPI_connect();
-	scope->guc_nest_level = NewGUCNestLevel();
+	scope->context = AllocSetContextCreate(CurrentMemoryContext,
+										   "jobqueue scope",
+										   ALLOCSET_DEFAULT_SIZES);
 	scope_depth++;
-
-	SetUserIdAndSecContext(owner,
-						   scope->saved_security | SECURITY_LOCAL_USERID_CHANGE);
-	set_for_scope("search_path", "pg_catalog, pg_temp");
+	MemoryContextSwitchTo(scope->context);
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+jq_scope_arm(void)
+{
+	ScopeEntry *scope = &scopes[scope_depth - 1];
+	MemoryContext context = CurrentMemoryContext;
+
+	Assert(scope_depth > 0);
+	if (scope->is_armed)
+		return;
+	SPI_connect();
+	MemoryContextSwitchTo(context);
+	scope->guc_nest_level = NewGUCNestLevel();
+	scope->is_armed = true;
+	SetUserIdAndSecContext(jq_catalog()->owner,
+						   scope->saved_security | SECURITY_LOCAL_USERID_CHANGE);
+	set_for_scope("search_path", "pg_catalog, pg_temp");
+	if (scope->prefers_indexes)
+		avoid_other_scans();
 }
 
 /* A setting that ends with the scope. */
@@ -112,6 +154,16 @@ set_for_scope(const char *name, const char *value)
 void
 jq_scope_prefer_indexes(void)
 {
+	ScopeEntry *scope = &scopes[scope_depth - 1];
+
+	scope->prefers_indexes = true;
+	if (scope->is_armed)
+		avoid_other_scans();
+}
+
+static void
+avoid_other_scans(void)
+{
 	set_for_scope("enable_seqscan", "off");
 	set_for_scope("enable_bitmapscan", "off");
 	set_for_scope("jit", "off");
@@ -124,10 +176,15 @@ jq_scope_leave(void)
 
 	Assert(scope_depth > 0);
 	PopActiveSnapshot();
-	AtEOXact_GUC(true, scope->guc_nest_level);
-	SetUserIdAndSecContext(scope->saved_user, scope->saved_security);
-	SPI_finish();
+	if (scope->is_armed)
+	{
+		AtEOXact_GUC(true, scope->guc_nest_level);
+		SetUserIdAndSecContext(scope->saved_user, scope->saved_security);
+		SPI_finish();
+	}
 	scope_depth--;
+	MemoryContextSwitchTo(scope->result_context);
+	MemoryContextDelete(scope->context);
 }
 
 void
@@ -178,7 +235,10 @@ in_own_statement(void)
 static int
 trigger_depth(void)
 {
-	return DatumGetInt32(OidFunctionCall0(F_PG_TRIGGER_DEPTH));
+	LOCAL_FCINFO(fcinfo, 0);
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 0, InvalidOid, NULL, NULL);
+	return DatumGetInt32(pg_trigger_depth(fcinfo));
 }
 
 void

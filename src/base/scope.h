@@ -35,6 +35,16 @@ typedef enum JqWriteMode
 extern void jq_scope_enter(JqWriteMode mode);
 extern void jq_scope_leave(void);
 
+/*
+ * As jq_scope_enter, but neither SPI nor the owner's rights are there before
+ * they are needed: jq_statement_* and a jq_table_open() whose writes could
+ * reach the code of users ask for them.
+ */
+extern void jq_scope_enter_bare(JqWriteMode mode);
+
+/* Makes a bare scope a full one; does nothing in a full one. */
+extern void jq_scope_arm(void);
+
 /* As jq_scope_enter, for reading only: legal in a read-only transaction. */
 extern void jq_scope_enter_read_only(void);
 

@@ -582,11 +582,15 @@ jq_shared_wake_scheduler(Oid database)
 	LWLockRelease(shared->lock);
 }
 
-void
+int
 jq_shared_wake_executors(Oid database, Oid role, int count)
 {
+	int			woken = 0;
+
+	if (shared == NULL)
+		return 0;
 	LWLockAcquire(shared->lock, LW_SHARED);
-	for (int i = 0; i < shared->nslots && count > 0; i++)
+	for (int i = 0; i < shared->nslots && woken < count; i++)
 	{
 		WorkerSlot *slot = &shared->slots[i];
 
@@ -594,10 +598,11 @@ jq_shared_wake_executors(Oid database, Oid role, int count)
 			slot->info.state == JQ_STATE_IDLE && slot->latch != NULL)
 		{
 			SetLatch(slot->latch);
-			count--;
+			woken++;
 		}
 	}
 	LWLockRelease(shared->lock);
+	return woken;
 }
 
 /* The lock must be held. */

@@ -150,12 +150,12 @@ extern bool jq_shared_executor_is_alive(const pg_uuid_t *worker);
 extern void jq_shared_count_executors(Oid database, Oid role,
 									  JqExecutorCount *count);
 
-/* These two never raise and never allocate: commit callbacks call them. */
+/* These never raise and never allocate: commit callbacks call them. */
 extern void jq_shared_wake_scheduler(Oid database);
 extern void jq_shared_mark_database(Oid database);
 
-/* Wakes up to "count" idle executors. */
-extern void jq_shared_wake_executors(Oid database, Oid role, int count);
+/* Wakes up to "count" idle executors; returns how many.  The same holds. */
+extern int	jq_shared_wake_executors(Oid database, Oid role, int count);
 
 /* Asks the workers of this kind in the database to end. */
 extern void jq_shared_retire(JqWorkerKind kind, Oid database);

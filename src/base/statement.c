@@ -65,6 +65,7 @@ prepare(JqStatement *statement)
 	const JqCatalog *catalog = jq_catalog();
 	StringInfoData query;
 
+	jq_scope_arm();
 	if (statement->plan != NULL && statement->generation == catalog->generation)
 		return;
 	if (statement->plan != NULL)

@@ -1,18 +1,29 @@
 /*-------------------------------------------------------------------------
  *
  * table.c
- *	  Single-row writes on our tables through the executor's row functions.
+ *	  Single-row writes on our tables.
+ *
+ * The executor's row functions prepare constraints, indexes and triggers anew
+ * for every row that is written alone, which costs more than the write.  On a
+ * plain table all of that is known beforehand to do nothing: then a row goes
+ * straight to the heap, and to its indexes where they need it.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
 #include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
@@ -23,11 +34,15 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "base/catalog.h"
 #include "base/compat.h"
+#include "base/config.h"
+#include "base/scope.h"
 #include "base/table.h"
 
 /* A row that is there is not missed twice in a row, but for bad luck. */
@@ -40,6 +55,41 @@ typedef enum LookUp
 	LOOK_UP_MISSED
 } LookUp;
 
+/* What is known of the tables opened last; emptied by invalidations. */
+#define MAX_KNOWN 4
+static struct
+{
+	Oid			relid;			/* InvalidOid: free */
+	bool		is_plain;
+}			known[MAX_KNOWN];
+static int	next_known = 0;
+static uint32 forgettings = 0;	/* grows with every invalidation */
+
+/* The only CHECK constraints, all of which the C code satisfies by itself. */
+static const char *const own_checks[] = {
+	"jobs_queue_status_check", "jobs_queue_attempts_check",
+	"jobs_queue_holder_check", "job_runs_status_check"
+};
+
+/* The only partial indexes, whose predicates call nothing of the users'. */
+static const char *const own_partial_indexes[] = {
+	"jobs_queue_live_unique_key", "jobs_queue_live_group"
+};
+
+static bool is_plain(Relation rel);
+static bool look_if_plain(Relation rel);
+static bool has_only_own_triggers(Relation rel);
+static bool has_only_own_checks(Relation rel);
+static bool has_only_own_columns(Relation rel);
+static bool has_only_simple_indexes(Relation rel);
+static bool is_listed(const char *name, const char *const *names, int count);
+static void forget_table(Datum arg, Oid relid);
+static void open_through_executor(JqTable *table);
+static void insert_into_indexes(JqTable *table, TupleTableSlot *row,
+								bool is_update, bool only_summarizing);
+static TM_Result update_heap(JqTable *table, TupleTableSlot *old,
+							 TupleTableSlot *row, bool wait);
+pg_noreturn static void report_lost_lock(const JqTable *table, TM_Result result);
 static Bitmapset *changed_columns(TupleTableSlot *old, TupleTableSlot *row);
 static bool lock_by_statement(JqTable *table, int64 id,
 							  LockTupleMode lock_mode, TupleTableSlot *slot);
@@ -48,19 +98,31 @@ static LookUp look_up(Relation rel, Oid pkey, int64 id,
 static bool lock_version(Relation rel, ItemPointer tid,
 						 LockTupleMode lock_mode, TupleTableSlot *slot);
 static bool row_exists(Relation rel, Oid pkey, int64 id);
-static bool fetch_version(JqTable *table, ItemPointer tid,
-						  TupleTableSlot *slot);
 
 void
 jq_table_open(JqTable *table, Oid relid)
 {
+	memset(table, 0, sizeof(*table));
+	table->rel = table_open(relid, RowExclusiveLock);
+	table->is_direct = !IsolationUsesXactSnapshot() && is_plain(table->rel);
+	if (table->is_direct)
+		return;
+	jq_scope_arm();
+	open_through_executor(table);
+	/* AFTER triggers look for it there. */
+	table->estate->es_opened_result_relations = list_make1(table->result_rel);
+	jq_compat_eval_plan_qual_init(&table->epqstate, table->estate);
+	AfterTriggerBeginQuery();
+}
+
+static void
+open_through_executor(JqTable *table)
+{
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
 
-	table->rel = table_open(relid, RowExclusiveLock);
 	table->estate = CreateExecutorState();
-
 	rte->rtekind = RTE_RELATION;
-	rte->relid = relid;
+	rte->relid = RelationGetRelid(table->rel);
 	rte->relkind = table->rel->rd_rel->relkind;
 	rte->rellockmode = RowExclusiveLock;
 	jq_compat_init_range_table(table->estate, rte);
@@ -70,46 +132,250 @@ jq_table_open(JqTable *table, Oid relid)
 	table->estate->es_output_cid = GetCurrentCommandId(true);
 	table->estate->es_snapshot = GetActiveSnapshot();
 	ExecOpenIndices(table->result_rel, false);
-	/* AFTER triggers look for it there. */
-	table->estate->es_opened_result_relations = list_make1(table->result_rel);
-	jq_compat_eval_plan_qual_init(&table->epqstate, table->estate);
-	AfterTriggerBeginQuery();
 }
 
 void
 jq_table_close(JqTable *table)
 {
-	AfterTriggerEndQuery(table->estate);
-	EvalPlanQualEnd(&table->epqstate);
-	ExecCloseResultRelations(table->estate);
-	ExecResetTupleTable(table->estate->es_tupleTable, true);
-	FreeExecutorState(table->estate);
+	if (!table->is_direct)
+	{
+		AfterTriggerEndQuery(table->estate);
+		EvalPlanQualEnd(&table->epqstate);
+		ExecCloseResultRelations(table->estate);
+	}
+	else if (table->estate != NULL)
+		ExecCloseIndices(table->result_rel);
+	ExecResetTupleTable(table->slots, true);
+	if (table->estate != NULL)
+	{
+		ExecResetTupleTable(table->estate->es_tupleTable, false);
+		FreeExecutorState(table->estate);
+	}
 	table_close(table->rel, NoLock);
 }
 
 TupleTableSlot *
 jq_table_slot(JqTable *table)
 {
-	return ExecInitExtraTupleSlot(table->estate, RelationGetDescr(table->rel),
-								  table_slot_callbacks(table->rel));
+	return ExecAllocTableSlot(&table->slots, RelationGetDescr(table->rel),
+							  table_slot_callbacks(table->rel));
 }
 
 TupleTableSlot *
 jq_table_new_row(JqTable *table)
 {
-	return ExecInitExtraTupleSlot(table->estate, RelationGetDescr(table->rel),
-								  &TTSOpsVirtual);
+	return ExecAllocTableSlot(&table->slots, RelationGetDescr(table->rel),
+							  &TTSOpsVirtual);
 }
+
+/* ---- plain tables ---- */
+
+/*
+ * Whether nothing of the users' takes part in the writes of a table, and
+ * what of ours does is satisfied anyway: the row triggers let the engine's
+ * writes pass, and the CHECK and NOT NULL constraints hold for what the C
+ * code writes.
+ */
+static bool
+is_plain(Relation rel)
+{
+	static bool is_registered = false;
+	Oid			relid = RelationGetRelid(rel);
+	uint32		forgettings_before = forgettings;
+	bool		answer;
+
+	if (jq_config_debug_claim_path == JQ_CLAIM_PATH_SQL)
+		return false;
+	for (int i = 0; i < MAX_KNOWN; i++)
+		if (known[i].relid == relid)
+			return known[i].is_plain;
+	if (!is_registered)
+	{
+		CacheRegisterRelcacheCallback(forget_table, (Datum) 0);
+		is_registered = true;
+	}
+	answer = look_if_plain(rel);
+	if (forgettings != forgettings_before)
+		return answer;			/* may be old already */
+	known[next_known].relid = relid;
+	known[next_known].is_plain = answer;
+	next_known = (next_known + 1) % MAX_KNOWN;
+	return answer;
+}
+
+static void
+forget_table(Datum arg, Oid relid)
+{
+	forgettings++;
+	for (int i = 0; i < MAX_KNOWN; i++)
+		if (relid == InvalidOid || known[i].relid == relid)
+			known[i].relid = InvalidOid;
+}
+
+static bool
+look_if_plain(Relation rel)
+{
+	return rel->rd_tableam == GetHeapamTableAmRoutine() &&
+		rel->rd_rules == NULL &&
+		!rel->rd_rel->relrowsecurity &&
+		rel->rd_rel->relreplident != REPLICA_IDENTITY_NOTHING &&
+		has_only_own_triggers(rel) &&
+		has_only_own_checks(rel) &&
+		has_only_own_columns(rel) &&
+		has_only_simple_indexes(rel);
+}
+
+static bool
+has_only_own_triggers(Relation rel)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		if (getExtensionOfObject(ProcedureRelationId,
+								 triggers->triggers[i].tgfoid) !=
+			jq_catalog()->extension)
+			return false;
+	return true;
+}
+
+static bool
+has_only_own_checks(Relation rel)
+{
+	TupleConstr *constr = RelationGetDescr(rel)->constr;
+
+	for (int i = 0; constr != NULL && i < constr->num_check; i++)
+		if (!is_listed(constr->check[i].ccname, own_checks, lengthof(own_checks)))
+			return false;
+	return true;
+}
+
+/* None that must not be null or is computed besides those that we know. */
+static bool
+has_only_own_columns(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			known_columns = RelationGetRelid(rel) == jq_catalog()->job_runs ?
+	(int) JQ_RUN_NCOLUMNS : (int) JQ_JOB_NCOLUMNS;
+
+	if (desc->constr != NULL && desc->constr->has_generated_stored)
+		return false;
+	for (int i = known_columns; i < desc->natts; i++)
+		if (TupleDescAttr(desc, i)->attnotnull &&
+			!TupleDescAttr(desc, i)->attisdropped)
+			return false;
+	return true;
+}
+
+static bool
+has_only_simple_indexes(Relation rel)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	bool		are_simple = true;
+	ListCell   *cell;
+
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		if (!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+			index->rd_index->indisexclusion ||
+			!index->rd_index->indimmediate ||
+			(!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
+			 !is_listed(RelationGetRelationName(index), own_partial_indexes,
+						lengthof(own_partial_indexes))))
+			are_simple = false;
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return are_simple;
+}
+
+static bool
+is_listed(const char *name, const char *const *names, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return false;
+}
+
+/* ---- writes ---- */
 
 void
 jq_table_insert(JqTable *table, TupleTableSlot *row)
 {
-	ExecSimpleRelationInsert(table->result_rel, table->estate, row);
+	if (!table->is_direct)
+	{
+		ExecSimpleRelationInsert(table->result_rel, table->estate, row);
+		return;
+	}
+	table_tuple_insert(table->rel, row, GetCurrentCommandId(true), 0, NULL);
+	insert_into_indexes(table, row, false, false);
+}
+
+static void
+insert_into_indexes(JqTable *table, TupleTableSlot *row, bool is_update,
+					bool only_summarizing)
+{
+	if (!table->rel->rd_rel->relhasindex)
+		return;
+	if (table->estate == NULL)
+		open_through_executor(table);
+	jq_compat_insert_index_tuples(table->result_rel, row, table->estate,
+								  is_update, only_summarizing);
+	ResetPerTupleExprContext(table->estate);
+}
+
+TM_Result
+jq_table_try_update(JqTable *table, TupleTableSlot *old, TupleTableSlot *row)
+{
+	ItemPointerData tid = old->tts_tid;
+	TM_Result	result;
+
+	Assert(table->is_direct);
+	result = update_heap(table, old, row, false);
+
+	/* It may be our own lock, or one that an UPDATE does not conflict with. */
+	if (result == TM_BeingModified && jq_table_try_lock(table, &tid, old))
+		result = update_heap(table, old, row, true);
+	return result;
+}
+
+static TM_Result
+update_heap(JqTable *table, TupleTableSlot *old, TupleTableSlot *row, bool wait)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+	bool		needs_indexes;
+	bool		only_summarizing;
+
+	result = jq_compat_tuple_update(table->rel, &old->tts_tid, row,
+									GetCurrentCommandId(true), wait, &failure,
+									&needs_indexes, &only_summarizing);
+	if (result == TM_Ok && needs_indexes)
+		insert_into_indexes(table, row, true, only_summarizing);
+	return result;
+}
+
+/* The row was locked before: nobody can have been faster. */
+static void
+report_lost_lock(const JqTable *table, TM_Result result)
+{
+	elog(ERROR, "unexpected result %d of a write to \"%s\"", result,
+		 RelationGetRelationName(table->rel));
 }
 
 bool
 jq_table_update(JqTable *table, TupleTableSlot *old, TupleTableSlot *row)
 {
+	if (table->is_direct)
+	{
+		TM_Result	result = update_heap(table, old, row, true);
+
+		if (result != TM_Ok)
+			report_lost_lock(table, result);
+		return true;
+	}
 	EvalPlanQualSetSlot(&table->epqstate, row);
 	*jq_compat_updated_columns(table->estate) = changed_columns(old, row);
 	/* Only the write itself tells where the new version is. */
@@ -149,6 +415,14 @@ jq_table_delete(JqTable *table, TupleTableSlot *old)
 	TupleTableSlot *left;
 	bool		is_left;
 
+	if (table->is_direct)
+	{
+		TM_Result	result = jq_table_delete_version(table, old);
+
+		if (result != TM_Ok)
+			report_lost_lock(table, result);
+		return true;
+	}
 	EvalPlanQualSetSlot(&table->epqstate, old);
 	ExecSimpleRelationDelete(table->result_rel, table->estate,
 							 &table->epqstate, old);
@@ -160,6 +434,34 @@ jq_table_delete(JqTable *table, TupleTableSlot *old)
 											left);
 	ExecDropSingleTupleTableSlot(left);
 	return !is_left;
+}
+
+TM_Result
+jq_table_delete_version(JqTable *table, TupleTableSlot *old)
+{
+	TM_FailureData failure;
+
+	Assert(table->is_direct);
+	return table_tuple_delete(table->rel, &old->tts_tid,
+							  GetCurrentCommandId(true), GetActiveSnapshot(),
+							  InvalidSnapshot, true, &failure, false);
+}
+
+bool
+jq_table_find_by_id(JqTable *table, Oid pkey, int64 id, TupleTableSlot *slot)
+{
+	Relation	index = index_open(pkey, AccessShareLock);
+	IndexScanDesc scan;
+	ScanKeyData key;
+	bool		is_found;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	scan = jq_compat_index_beginscan(table->rel, index, GetActiveSnapshot(), 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	is_found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	index_endscan(scan);
+	index_close(index, NoLock);
+	return is_found;
 }
 
 bool
@@ -273,6 +575,7 @@ lock_by_statement(JqTable *table, int64 id, LockTupleMode lock_mode,
 	bool		isnull;
 	ItemPointer tid;
 
+	jq_scope_arm();
 	query = psprintf("SELECT ctid FROM %s WHERE id = $1 FOR %s",
 					 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table->rel)),
 												RelationGetRelationName(table->rel)),
@@ -285,7 +588,7 @@ lock_by_statement(JqTable *table, int64 id, LockTupleMode lock_mode,
 	tid = (ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0],
 													  SPI_tuptable->tupdesc,
 													  1, &isnull));
-	return fetch_version(table, tid, slot);
+	return jq_table_fetch(table, tid, slot);
 }
 
 bool
@@ -295,7 +598,7 @@ jq_table_try_lock(JqTable *table, ItemPointer tid, TupleTableSlot *slot)
 	TM_Result	result;
 
 	/* Look before locking: a lock on a stale tid may hit another row. */
-	if (!fetch_version(table, tid, slot))
+	if (!jq_table_fetch(table, tid, slot))
 		return false;
 	result = table_tuple_lock(table->rel, tid, GetActiveSnapshot(), slot,
 							  GetCurrentCommandId(false),
@@ -309,11 +612,20 @@ jq_table_try_lock(JqTable *table, ItemPointer tid, TupleTableSlot *slot)
 	return result == TM_Ok;
 }
 
-static bool
-fetch_version(JqTable *table, ItemPointer tid, TupleTableSlot *slot)
+bool
+jq_table_fetch(JqTable *table, ItemPointer tid, TupleTableSlot *slot)
 {
 	return table_tuple_fetch_row_version(table->rel, tid, GetActiveSnapshot(),
 										 slot);
+}
+
+bool
+jq_table_is_uncommitted(JqTable *table, ItemPointer tid, TupleTableSlot *slot)
+{
+	SnapshotData snapshot;
+
+	InitDirtySnapshot(snapshot);
+	return table_tuple_fetch_row_version(table->rel, tid, &snapshot, slot);
 }
 
 void

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * table.h
- *	  Single-row writes on our tables through the executor's row functions,
- *	  the path that logical replication's apply worker takes: triggers fire,
- *	  constraints and partition bounds are checked, indexes are kept.  No
- *	  rights are checked: use it inside a scope.
+ *	  Single-row writes on our tables: through the executor's row functions,
+ *	  the path that logical replication's apply worker takes, where triggers
+ *	  fire, constraints and partition bounds are checked; or directly, where
+ *	  the table has nothing of the users' that could take part.  Indexes are
+ *	  kept on both.  No rights are checked: use it inside a scope.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,6 +14,7 @@
 
 #include "postgres.h"
 
+#include "access/tableam.h"
 #include "executor/executor.h"
 #include "nodes/lockoptions.h"
 #include "utils/rel.h"
@@ -20,9 +22,11 @@
 typedef struct JqTable
 {
 	Relation	rel;
-	EState	   *estate;
-	ResultRelInfo *result_rel;
-	EPQState	epqstate;
+	bool		is_direct;		/* no trigger fires; READ COMMITTED */
+	List	   *slots;
+	EState	   *estate;			/* if direct: only once an index is written */
+	ResultRelInfo *result_rel;	/* with estate */
+	EPQState	epqstate;		/* if not direct */
 } JqTable;
 
 /*
@@ -46,6 +50,29 @@ extern void jq_table_insert(JqTable *table, TupleTableSlot *row);
 extern bool jq_table_update(JqTable *table, TupleTableSlot *old,
 							TupleTableSlot *row);
 extern bool jq_table_delete(JqTable *table, TupleTableSlot *old);
+
+/*
+ * For direct tables only.  Writes the next version of "old", which need not be
+ * locked, unless somebody else has it locked (TM_BeingModified) or has changed
+ * it (TM_Updated, TM_Deleted).  Never waits.
+ */
+extern TM_Result jq_table_try_update(JqTable *table, TupleTableSlot *old,
+									 TupleTableSlot *row);
+
+/* As above for a DELETE, which waits for whoever else has the row. */
+extern TM_Result jq_table_delete_version(JqTable *table, TupleTableSlot *old);
+
+/* Reads the row version at "tid", if the active snapshot sees it. */
+extern bool jq_table_fetch(JqTable *table, ItemPointer tid,
+						   TupleTableSlot *slot);
+
+/* Whether a row version is there that may yet become visible. */
+extern bool jq_table_is_uncommitted(JqTable *table, ItemPointer tid,
+									TupleTableSlot *slot);
+
+/* As jq_table_fetch, by the bigint primary key. */
+extern bool jq_table_find_by_id(JqTable *table, Oid pkey, int64 id,
+								TupleTableSlot *slot);
 
 /*
  * Locks the row whose bigint primary key is "id", in LockTupleExclusive or

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
@@ -34,5 +35,25 @@ typedef struct JqClaim
  */
 extern int	jq_claim(const JqClaim *claim, Tuplestorestate *rows,
 					 TupleDesc row_type);
+
+/*
+ * When the first job that this claim could take is due: now or earlier if one
+ * is ready, DT_NOEND if there is none.  Writes nothing.  Enters a scope of its
+ * own.
+ */
+extern TimestampTz jq_claim_next_due(const JqClaim *claim);
+
+/*
+ * What claims do now and then, for a worker that does it in their stead.
+ * Enters scopes of its own.
+ */
+extern void jq_claim_tend(void);
+
+/*
+ * Whether jobs of this type, which outside workers serve, began to wait since
+ * this was last asked or a claim found none; else *due_at is when to ask
+ * again.  Enters a scope of its own.
+ */
+extern bool jq_claim_must_announce(const char *job_type, TimestampTz *due_at);
 
 #endif							/* JQ_CLAIM_H */

@@ -277,7 +277,7 @@ replace(const JqNewJob *job, int64 id, Datum *values, const char *nulls,
 				   Int16GetDatum(Max(old.attempts + 1,
 									 job->has_max_attempts ? job->max_attempts :
 									 jq_job_type(old.job_type)->max_attempts)));
-		if (jq_table_update(&live, row, next))
+		if (jq_job_update(&live, row, next))
 			*effect = EFFECT_REPLACED;
 	}
 	jq_table_close(&live);

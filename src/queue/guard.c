@@ -38,7 +38,6 @@
 #include "base/names.h"
 #include "base/ownership.h"
 #include "base/scope.h"
-#include "base/wake.h"
 #include "queue/backoff.h"
 #include "queue/dependencies.h"
 #include "queue/job.h"
@@ -91,7 +90,6 @@ static void end_claim(HeapTuple tuple, Relation rel, const char *status,
 					  bool charged, const char *error);
 static void note_moving(int64 id);
 static bool row_is_moving(int64 id);
-static void wake_for(HeapTuple tuple, TupleDesc desc);
 
 /* BEFORE INSERT OR UPDATE OR DELETE ON jobs_queue FOR EACH ROW */
 Datum
@@ -108,16 +106,12 @@ jobqueue_guard_job(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		result = jq_scope_write_mode() != JQ_WRITE_PLAIN ?
 			trigger->tg_trigtuple : guard_delete(trigger);
+	else if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		result = jq_scope_write_mode() == JQ_WRITE_ENGINE ?
+			trigger->tg_trigtuple : guard_insert(trigger);
 	else
-	{
-		if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-			result = jq_scope_write_mode() == JQ_WRITE_ENGINE ?
-				trigger->tg_trigtuple : guard_insert(trigger);
-		else
-			result = jq_scope_write_mode() != JQ_WRITE_PLAIN ?
-				trigger->tg_newtuple : guard_update(trigger);
-		wake_for(result, RelationGetDescr(trigger->tg_relation));
-	}
+		result = jq_scope_write_mode() != JQ_WRITE_PLAIN ?
+			trigger->tg_newtuple : guard_update(trigger);
 	return PointerGetDatum(result);
 }
 
@@ -610,21 +604,6 @@ row_is_moving(int64 id)
 }
 
 /* ---- after the fact ---- */
-
-/* A job that the server runs is looked for as soon as it is committed. */
-static void
-wake_for(HeapTuple tuple, TupleDesc desc)
-{
-	bool		isnull;
-	Datum		status = heap_getattr(tuple, JQ_JOB_STATUS, desc, &isnull);
-	Datum		job_type;
-
-	if (isnull || strcmp(TextDatumGetCString(status), "queued") != 0)
-		return;
-	job_type = heap_getattr(tuple, JQ_JOB_JOB_TYPE, desc, &isnull);
-	if (jq_job_type(TextDatumGetCString(job_type))->runner == JQ_RUNNER_SQL)
-		jq_wake_at_commit();
-}
 
 /* AFTER DELETE OR TRUNCATE ON jobs_queue and its leaves, per statement */
 Datum

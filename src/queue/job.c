@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "queue/hints.h"
 #include "queue/job.h"
 
 /* Longest error text that is stored, in bytes. */
@@ -203,6 +204,18 @@ jq_job_move(JqTable *from, JqTable *to, TupleTableSlot *row,
 	jq_table_convert(next, target);
 	jq_job_delete(from, row);
 	jq_table_insert(to, target);
+	if (to->is_direct && RelationGetRelid(to->rel) == jq_catalog()->jobs_queue_live)
+		jq_hints_note(to->rel, target);
+}
+
+bool
+jq_job_update(JqTable *live, TupleTableSlot *row, TupleTableSlot *next)
+{
+	if (!jq_table_update(live, row, next))
+		return false;
+	if (live->is_direct && RelationGetRelid(live->rel) == jq_catalog()->jobs_queue_live)
+		jq_hints_note(live->rel, next);
+	return true;
 }
 
 void
@@ -228,10 +241,16 @@ void
 jq_job_record_run(const JqJob *job, const JqRun *run)
 {
 	JqTable		runs;
-	TupleTableSlot *row;
 
 	jq_table_open(&runs, jq_catalog()->job_runs);
-	row = jq_table_new_row(&runs);
+	jq_job_write_run(&runs, jq_table_new_row(&runs), job, run);
+	jq_table_close(&runs);
+}
+
+void
+jq_job_write_run(JqTable *runs, TupleTableSlot *row, const JqJob *job,
+				 const JqRun *run)
+{
 	ExecStoreAllNullTuple(row);
 	jq_job_set(row, JQ_RUN_JOB_ID, Int64GetDatum(job->id));
 	jq_job_set(row, JQ_RUN_CLAIM_NO, Int32GetDatum(job->claim_no));
@@ -251,8 +270,7 @@ jq_job_record_run(const JqJob *job, const JqRun *run)
 		jq_job_set(row, JQ_RUN_ERROR, CStringGetTextDatum(run->error));
 	if (run->has_result)
 		jq_job_set(row, JQ_RUN_RESULT, run->result);
-	jq_table_insert(&runs, row);
-	jq_table_close(&runs);
+	jq_table_insert(runs, row);
 }
 
 char *

@@ -90,6 +90,13 @@ extern void jq_job_set_status(TupleTableSlot *next, const JqJob *job,
 extern void jq_job_clear_claim(TupleTableSlot *next);
 
 /*
+ * Writes the next version of a locked row in its place; claims are told if it
+ * is ready.  False: a trigger has suppressed it.
+ */
+extern bool jq_job_update(JqTable *live, TupleTableSlot *row,
+						  TupleTableSlot *next);
+
+/*
  * Moves a locked row between the leaves, by DELETE and INSERT: a moving
  * UPDATE would fail concurrent lockers with 40001.  "next" is the new
  * version, in the layout of "from".  Raises 09000 when a trigger of the
@@ -115,8 +122,13 @@ typedef struct JqRun
 	Datum		result;			/* jsonb */
 } JqRun;
 
-/* Records the end of the claim that "job" was held under. */
+/*
+ * Records the end of the claim that "job" was held under.  The second writes
+ * into an open job_runs, with a slot of jq_table_new_row().
+ */
 extern void jq_job_record_run(const JqJob *job, const JqRun *run);
+extern void jq_job_write_run(JqTable *runs, TupleTableSlot *row,
+							 const JqJob *job, const JqRun *run);
 
 /*
  * Cuts a text to at most 8 kB on a character boundary and marks

@@ -44,14 +44,20 @@ static MemoryContext cache_context = NULL;
 static HTAB *cache = NULL;
 static Oid	cached_relation = InvalidOid;
 static bool cache_is_stale = false;
+static uint32 generation = 1;
 
 static JqStatement select_job_type = {
 	.text = "SELECT runner, owner::pg_catalog.oid, command, enabled,"
 	" max_attempts::pg_catalog.int4, backoff, lease, timeout, batch_size,"
-	" dead_letter, keep_completed"
+	" dead_letter, keep_completed, notify"
 	" FROM @.job_types WHERE job_type = $1",
 	.nargs = 1,
 	.argtypes = {TEXTOID}
+};
+
+static JqStatement select_announced = {
+	.text = "SELECT job_type FROM @.job_types"
+	" WHERE notify AND enabled ORDER BY job_type"
 };
 
 static JqStatement select_names = {
@@ -181,6 +187,7 @@ read_row(CachedJobType *entry)
 		settings->keep_completed_us = jq_interval_us(DatumGetIntervalP(value),
 													 "keep_completed",
 													 0, PG_INT64_MAX);
+	settings->notify = DatumGetBool(jq_statement_value(0, 12));
 }
 
 static bool
@@ -220,8 +227,16 @@ apply_defaults(CachedJobType *entry)
 static void
 forget_job_types(Datum arg, Oid relid)
 {
-	if (relid == InvalidOid || relid == cached_relation)
-		cache_is_stale = true;
+	if (relid != InvalidOid && relid != cached_relation)
+		return;
+	cache_is_stale = true;
+	generation++;
+}
+
+uint32
+jq_job_types_generation(void)
+{
+	return generation;
 }
 
 List *
@@ -241,5 +256,18 @@ jq_job_types_with_runner(JqRunner runner)
 	}
 	if (runner == JQ_RUNNER_SQL)
 		types = lappend(types, pstrdup(JQ_SQL_JOB_TYPE));
+	return types;
+}
+
+List *
+jq_job_types_to_announce(MemoryContext context)
+{
+	uint64		rows = jq_statement_query(&select_announced, NULL, NULL, 0);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	List	   *types = NIL;
+
+	for (uint64 i = 0; i < rows; i++)
+		types = lappend(types, TextDatumGetCString(jq_statement_value(i, 1)));
+	MemoryContextSwitchTo(old);
 	return types;
 }

@@ -39,6 +39,7 @@ typedef struct JqJobType
 	bool		dead_letter;
 	bool		has_keep_completed;
 	int64		keep_completed_us;
+	bool		notify;			/* announce jobs that wait for a worker */
 } JqJobType;
 
 /*
@@ -48,10 +49,16 @@ typedef struct JqJobType
  */
 extern const JqJobType *jq_job_type(const char *name);
 
+/* Grows whenever something of a job type may have changed. */
+extern uint32 jq_job_types_generation(void);
+
 /*
  * The names of the job types that have this runner, the built-in "sql"
  * included.  Inside a scope.
  */
 extern List *jq_job_types_with_runner(JqRunner runner);
+
+/* The names of those that are announced, in "context".  Inside a scope. */
+extern List *jq_job_types_to_announce(MemoryContext context);
 
 #endif							/* JQ_JOB_TYPES_H */

@@ -11,7 +11,7 @@
 
 #include "base/scope.h"
 #include "base/statement.h"
-#include "queue/lanes.h"
+#include "queue/lane_walk.h"
 #include "queue/running.h"
 
 #define COLUMNS \

@@ -25,14 +25,16 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
+#include "commands/async.h"
 #include "commands/dbcommands.h"
 #include "cron/tasks.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "queue/claim.h"
 #include "queue/job_types.h"
-#include "queue/lanes.h"
+#include "queue/lane_walk.h"
 #include "queue/resolve.h"
 #include "storage/ipc.h"
 #include "utils/acl.h"
@@ -43,6 +45,7 @@
 #include "worker/maintenance.h"
 
 #define WAIT_EVENT "JobqueueSchedulerMain"
+#define CHANNEL "jobqueue"
 #define MIN_CYCLE_MS 10			/* however often it is woken */
 #define PRUNE_INTERVAL_MS 60000
 #define THOROUGH_INTERVAL_MS 10000
@@ -98,6 +101,7 @@ static TimestampTz watch_at = 0;
 static TimestampTz thorough_at = 0;
 static TimestampTz prune_at = 0;
 static TimestampTz next_cron_at = DT_NOEND;
+static TimestampTz next_announcement_at = DT_NOEND;
 static TimestampTz process_wanted_at = 0;	/* nothing is started before */
 static int	process_wait_ms = 0;
 static bool roles_changed = true;	/* or nobody has looked yet */
@@ -107,6 +111,8 @@ static long run_cycle(void);
 static void check_extension(void *arg);
 static void end_absent(void);
 static void run_cron(void *arg);
+static void announce_jobs(void *arg);
+static void tend_lanes(void *arg);
 static void watch_running(TimestampTz now);
 static void serve_demand(void *arg);
 static List *collect_demand(void);
@@ -160,6 +166,7 @@ run_cycle(void)
 	TimestampTz now = GetCurrentTimestamp();
 	bool		is_present = true;
 	long		sleep_ms = jq_config_poll_interval;
+	TimestampTz next_at;
 
 	if (!jq_worker_protect(check_extension, &is_present))
 	{
@@ -175,6 +182,8 @@ run_cycle(void)
 	/* Somebody waits for the first; the others wake us when they enqueue. */
 	(void) jq_worker_protect(serve_demand, NULL);
 	(void) jq_worker_protect(run_cron, NULL);
+	(void) jq_worker_protect(announce_jobs, NULL);
+	(void) jq_worker_protect(tend_lanes, NULL);
 	watch_running(now);
 	(void) jq_worker_protect(jq_maintenance_release_waiting, NULL);
 	if (now >= prune_at)
@@ -192,10 +201,11 @@ run_cycle(void)
 	}
 
 	now = GetCurrentTimestamp();
-	if (next_cron_at <= now)
+	next_at = Min(next_cron_at, next_announcement_at);
+	if (next_at <= now)
 		return 0;
-	if (next_cron_at < TimestampTzPlusMilliseconds(now, sleep_ms))
-		sleep_ms = (next_cron_at - now) / 1000 + 1;
+	if (next_at < TimestampTzPlusMilliseconds(now, sleep_ms))
+		sleep_ms = (next_at - now) / 1000 + 1;
 	return sleep_ms;
 }
 
@@ -257,6 +267,44 @@ run_cron(void *arg)
 }
 
 /*
+ * Tells those who listen that jobs have begun to wait.  One short transaction
+ * of this process says it for all that have arrived meanwhile: a NOTIFY in the
+ * transaction of each producer would make them commit one after the other.
+ */
+static void
+announce_jobs(void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *names;
+	ListCell   *cell;
+
+	next_announcement_at = DT_NOEND;
+	jq_db_begin("announcing jobs");
+	jq_scope_enter_read_only();
+	names = jq_job_types_to_announce(context);
+	jq_scope_leave();
+	foreach(cell, names)
+	{
+		char	   *name = (char *) lfirst(cell);
+		TimestampTz due_at;
+
+		if (jq_claim_must_announce(name, &due_at))
+			Async_Notify(CHANNEL, name);
+		next_announcement_at = Min(next_announcement_at, due_at);
+	}
+	jq_db_commit();
+}
+
+/* Looks after what claims remember, so that none of them has to. */
+static void
+tend_lanes(void *arg)
+{
+	jq_db_begin("tending lanes");
+	jq_claim_tend();
+	jq_db_commit();
+}
+
+/*
  * Looks at the running jobs near the heads of their lanes at every poll, and
  * at every live row now and then: with a long queue that takes its time, and
  * must not become all that the scheduler does.
@@ -265,18 +313,19 @@ static void
 watch_running(TimestampTz now)
 {
 	bool		is_thorough = now >= thorough_at;
+	TimestampTz rested_at;
 
 	if (now < watch_at)
 		return;
 	(void) jq_worker_protect(jq_maintenance_watch_running, &is_thorough);
+	rested_at = GetCurrentTimestamp();
+	rested_at += (rested_at - now) * WATCH_REST;
 	watch_at = TimestampTzPlusMilliseconds(now, jq_config_poll_interval);
 	if (is_thorough)
-	{
-		TimestampTz ended_at = GetCurrentTimestamp();
-
 		thorough_at = Max(TimestampTzPlusMilliseconds(now, THOROUGH_INTERVAL_MS),
-						  ended_at + (ended_at - now) * WATCH_REST);
-	}
+						  rested_at);
+	else
+		watch_at = Max(watch_at, rested_at);
 }
 
 /* Roles without an executor come first, or they might never get room. */

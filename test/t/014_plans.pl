@@ -1,4 +1,4 @@
-# A claim reads the first rows of a lane by index, planned once and never
+# On the reference path, a claim reads the first rows of a lane by index, planned once and never
 # compiled, whatever the planner thinks of a table that fills and empties.
 use strict;
 use warnings;
@@ -21,6 +21,7 @@ my $worker = '00000000-0000-4000-8000-000000000001';
 my $offset = -s $node->logfile;
 $node->safe_psql('postgres', qq{
 	LOAD 'auto_explain';
+	SET jobqueue.debug_claim_path = 'sql';
 	SET auto_explain.log_min_duration = 0;
 	SET auto_explain.log_nested_statements = on;
 	SELECT FROM claim_next_job('$worker', 'bulk');

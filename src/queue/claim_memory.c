@@ -1,0 +1,447 @@
+/*-------------------------------------------------------------------------
+ *
+ * claim_memory.c
+ *	  Finding ready jobs through the lanes in shared memory: the fast path.
+ *
+ * A claim takes candidates from the lane whose head comes first, up to the
+ * head of the next.  A lane that has none left in memory is read on from the
+ * index, by one claim at a time.  The snapshot in which candidates are looked
+ * at is taken after they are: what was offered after a commit is then visible.
+ *
+ * A candidate that somebody else has locked goes back when the claim ends.
+ * Where those fill the memory of a lane, SQL goes on: it knows how to pass
+ * any number of them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "lib/pairingheap.h"
+#include "miscadmin.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "base/compat.h"
+#include "base/config.h"
+#include "base/scope.h"
+#include "queue/claim_path.h"
+#include "queue/hints.h"
+#include "queue/ready.h"
+
+#define DISCOVER_INTERVAL_US (5 * USECS_PER_SEC)
+#define SWEEP_CHECK_INTERVAL_US (1 * USECS_PER_SEC)
+
+/* Most queued jobs that one sweep looks at in a lane. */
+#define MAX_SWEPT 512
+
+/*
+ * Candidates that somebody else has are looked at again by the next claim,
+ * but those beyond a few not so soon: claims must not slow down by what a
+ * long transaction holds.
+ */
+#define MAX_BUSY 8
+#define PARK_US (100 * 1000)
+
+/* The lanes of a job type, or of all, as this backend remembers them. */
+typedef struct KnownLanes
+{
+	char		job_type[JQ_LANE_NAME_SIZE];	/* the hash key; "": all */
+	uint64		generation;		/* 0: not known yet */
+	int			count;
+	JqLaneRef  *refs;
+	JqLaneName *names;
+} KnownLanes;
+
+/* A lane in one claim. */
+typedef struct Source
+{
+	pairingheap_node node;
+	JqLaneRef	ref;
+	const JqLaneName *name;
+	Oid			owner;			/* only his jobs */
+	JqLaneKey	head;
+} Source;
+
+/* The lanes that one claim takes from. */
+typedef struct Merge
+{
+	JqClaiming *claiming;		/* NULL: the claim only looks */
+	const JqClaim *claim;
+	Relation	live;
+	TimestampTz now;
+	pairingheap *ready;			/* of Source */
+	TimestampTz next_due_at;	/* of the lanes that have none ready */
+	JqCandidate *candidates;
+	int			busy;
+	bool		is_complete;	/* nothing was left to SQL */
+} Merge;
+
+static void discover(Relation live, TimestampTz now);
+static KnownLanes *known_lanes(const char *job_type);
+static void begin_merge(Merge *merge, const JqClaim *claim, Relation live,
+						TimestampTz now);
+static void add_sources(Merge *merge, const char *job_type);
+static void look_at(Merge *merge, Source *source);
+static void read_on(Merge *merge, const Source *source);
+static void take_from(Merge *merge, Source *source);
+static void claim_candidates(Merge *merge, const Source *source, int count);
+static int	compare_sources(const pairingheap_node *a,
+							const pairingheap_node *b, void *arg);
+
+bool
+jq_claim_has_memory(JqTable *live, TimestampTz now, const char **reason)
+{
+	*reason = NULL;
+	if (jq_config_debug_claim_path == JQ_CLAIM_PATH_SQL ||
+		IsolationUsesXactSnapshot())
+		return false;
+	if (!jq_lanes_exist())
+		*reason = "the library was not preloaded, or jobqueue.max_lanes is 0";
+	else if (!live->is_direct)
+		*reason = "jobs_queue_live has triggers, rules, policies, constraints or indexes of its own";
+	else if (!OidIsValid(jq_catalog()->jobs_queue_live_ready))
+		*reason = "index \"jobs_queue_live_ready\" does not exist";
+	else if (!jq_lanes_join(RelationGetRelid(live->rel),
+							jq_compat_file_number(live->rel)))
+		*reason = "too many databases have jobs";
+	if (*reason != NULL)
+		return false;
+
+	if (jq_lanes_begin_duty(JQ_DUTY_DISCOVER, now))
+		discover(live->rel, now);
+	if (jq_lanes_overflowed())
+	{
+		*reason = "there are more lanes than jobqueue.max_lanes";
+		jq_lanes_count(JQ_COUNT_OVERFLOWS, 1);
+		return false;
+	}
+	return !jq_hints_are_pending(now);
+}
+
+/* Finds the lanes that nobody has told of. */
+static void
+discover(Relation live, TimestampTz now)
+{
+	JqReadyWalk *walk = jq_ready_begin_walk(live);
+	bool		has_room = true;
+	JqLaneName	name;
+
+	while (has_room && jq_ready_next_lane(walk, &name))
+	{
+		CHECK_FOR_INTERRUPTS();
+		has_room = jq_lanes_get(&name, true).slot >= 0;
+	}
+	jq_ready_end_walk(walk);
+	jq_lanes_set_overflowed(!has_room);
+	jq_lanes_end_duty(JQ_DUTY_DISCOVER, now, DISCOVER_INTERVAL_US);
+	jq_lanes_count(JQ_COUNT_DISCOVERIES, 1);
+}
+
+/* ---- which lanes ---- */
+
+/* The lanes of a job type, listed again whenever lanes have come or gone. */
+static KnownLanes *
+known_lanes(const char *job_type)
+{
+	static HTAB *table = NULL;
+	char		key[JQ_LANE_NAME_SIZE];
+	uint64		generation = jq_lanes_generation();
+	KnownLanes *known;
+	bool		found;
+
+	if (table == NULL)
+	{
+		HASHCTL		info = {
+			.keysize = JQ_LANE_NAME_SIZE,
+			.entrysize = sizeof(KnownLanes)
+		};
+
+		table = hash_create("jobqueue known lanes", 64, &info,
+							HASH_ELEM | HASH_STRINGS);
+	}
+	strlcpy(key, job_type == NULL ? "" : job_type, sizeof(key));
+	known = hash_search(table, key, HASH_ENTER, &found);
+	if (!found)
+	{
+		known->generation = 0;
+		known->refs = NULL;
+		known->names = NULL;
+	}
+	if (known->generation != generation)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		known->generation = 0;
+		if (known->refs != NULL)
+			pfree(known->refs);
+		if (known->names != NULL)
+			pfree(known->names);
+		known->refs = NULL;
+		known->names = NULL;
+		known->count = jq_lanes_list(job_type, &known->refs, &known->names);
+		known->generation = generation;
+		MemoryContextSwitchTo(old);
+	}
+	return known;
+}
+
+static void
+begin_merge(Merge *merge, const JqClaim *claim, Relation live, TimestampTz now)
+{
+	ListCell   *cell;
+
+	merge->claim = claim;
+	merge->live = live;
+	merge->now = now;
+	merge->ready = pairingheap_allocate(compare_sources, NULL);
+	merge->next_due_at = DT_NOEND;
+	merge->candidates = palloc(sizeof(JqCandidate) * JQ_LANE_REFILL);
+	merge->is_complete = true;
+	if (claim->job_types == NIL)
+		add_sources(merge, NULL);
+	foreach(cell, claim->job_types)
+		add_sources(merge, (const char *) lfirst(cell));
+}
+
+/* Looks at the lanes of a type, or of all types, that this claim may take. */
+static void
+add_sources(Merge *merge, const char *job_type)
+{
+	const KnownLanes *known = known_lanes(job_type);
+	Source	   *sources = palloc(sizeof(Source) * Max(known->count, 1));
+	const char *previous = NULL;
+	bool		may_take = false;
+	Oid			owner = InvalidOid;
+
+	for (int i = 0; i < known->count; i++)
+	{
+		Source	   *source = &sources[i];
+
+		source->ref = known->refs[i];
+		source->name = &known->names[i];
+		if (previous == NULL || strcmp(previous, source->name->job_type) != 0)
+			may_take = jq_claim_may_take(merge->claim,
+										 jq_job_type(source->name->job_type),
+										 &owner);
+		previous = source->name->job_type;
+		source->owner = owner;
+		if (may_take)
+			look_at(merge, source);
+	}
+}
+
+/* Finds out whether a lane has something ready, and what comes first. */
+static void
+look_at(Merge *merge, Source *source)
+{
+	JqLaneWish	wish = {.now = merge->now,.owner = source->owner};
+	JqCandidate head;
+	TimestampTz next_at;
+	int			count;
+
+	for (;;)
+	{
+		switch (jq_lane_take(source->ref, &wish, &head, &count, &next_at))
+		{
+			case JQ_LANE_READY:
+				source->head = head.key;
+				pairingheap_add(merge->ready, &source->node);
+				return;
+			case JQ_LANE_WAITING:
+				merge->next_due_at = Min(merge->next_due_at, next_at);
+				return;
+			case JQ_LANE_UNREAD:
+				read_on(merge, source);
+				break;
+			case JQ_LANE_BEING_READ:
+				jq_lane_wait(source->ref);
+				break;
+			case JQ_LANE_FOREIGN:
+				merge->is_complete = false;
+				return;
+			case JQ_LANE_GONE:
+				jq_lanes_discover_soon();
+				return;
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Reads the next candidates of a lane from the index. */
+static void
+read_on(Merge *merge, const Source *source)
+{
+	JqCandidate *found = palloc(sizeof(JqCandidate) * JQ_LANE_REFILL);
+	JqLaneKey	position;
+	int			count;
+
+	count = jq_ready_read(merge->live, source->name,
+						  jq_lane_position(source->ref), JQ_LANE_KEY_END,
+						  JQ_LANE_REFILL, found, &position);
+	jq_lane_publish(source->ref, found, count, position);
+	pfree(found);
+}
+
+/* ---- claiming ---- */
+
+bool
+jq_claim_by_memory(JqClaiming *claiming)
+{
+	Merge		merge = {.claiming = claiming};
+	int			first = jq_hints_count();
+
+	begin_merge(&merge, claiming->claim, claiming->live.rel, claiming->now);
+	while (!pairingheap_is_empty(merge.ready) && !claiming->must_stop &&
+		   claiming->claimed < claiming->claim->max_jobs)
+	{
+		CHECK_FOR_INTERRUPTS();
+		take_from(&merge, pairingheap_container(Source, node,
+												pairingheap_remove_first(merge.ready)));
+	}
+	jq_hints_end_taking(first);
+	return merge.is_complete;
+}
+
+/* Takes from the lane that comes first, as long as it does. */
+static void
+take_from(Merge *merge, Source *source)
+{
+	JqClaiming *claiming = merge->claiming;
+	JqLaneWish	wish = {
+		.now = merge->now,
+		.owner = source->owner,
+		.max = Min(claiming->claim->max_jobs - claiming->claimed, JQ_LANE_REFILL)
+	};
+	TimestampTz next_at;
+	int			count;
+
+	if (!pairingheap_is_empty(merge->ready))
+	{
+		const Source *second = pairingheap_container(Source, node,
+													 pairingheap_first(merge->ready));
+
+		wish.has_limit = second->name->priority == source->name->priority;
+		wish.limit = second->head;
+	}
+	jq_hints_reserve(wish.max);
+	if (jq_lane_take(source->ref, &wish, merge->candidates, &count,
+					 &next_at) == JQ_LANE_READY)
+		claim_candidates(merge, source, count);
+	else
+		jq_lane_give_up();		/* it is looked at below */
+	if (claiming->claimed < claiming->claim->max_jobs)
+		look_at(merge, source);
+}
+
+/*
+ * What somebody else has or what must wait goes back when the claim ends, and
+ * so does what is left when a job must run alone.
+ */
+static void
+claim_candidates(Merge *merge, const Source *source, int count)
+{
+	const JqJobType *type = jq_job_type(source->name->job_type);
+	int			first = jq_hints_count();
+
+	for (int i = 0; i < count; i++)
+		(void) jq_hints_took(source->ref, &merge->candidates[i], type);
+
+	jq_scope_refresh();
+	for (int i = 0; i < count; i++)
+	{
+		JqTaking	taking = JQ_TAKING_BUSY;
+
+		if (!merge->claiming->must_stop)
+			taking = jq_claim_take(merge->claiming, &merge->candidates[i].tid,
+								   &merge->candidates[i], source->name);
+		if (taking == JQ_TAKING_BUSY)
+		{
+			bool		is_parked = merge->busy++ >= MAX_BUSY;
+
+			/* Never 0, which means that it is not parked. */
+			jq_hints_skip(first + i, is_parked ?
+						  JQ_LANE_MS(merge->now + PARK_US) | 1 : 0);
+		}
+		else if (taking == JQ_TAKING_STALE)
+		{
+			jq_hints_drop(first + i);
+			jq_lanes_count(JQ_COUNT_STALE, 1);
+		}
+	}
+}
+
+bool
+jq_claim_next_due_by_memory(const JqClaim *claim, Relation live,
+							TimestampTz now, TimestampTz *due_at)
+{
+	Merge		merge = {0};
+
+	begin_merge(&merge, claim, live, now);
+	*due_at = pairingheap_is_empty(merge.ready) ? merge.next_due_at : now;
+	return merge.is_complete;
+}
+
+bool
+jq_claim_announce_lanes(const char *job_type, Relation live, TimestampTz now)
+{
+	JqClaim		claim = {.job_types = list_make1(unconstify(char *, job_type))};
+	Merge		merge = {0};
+	bool		is_new = false;
+
+	begin_merge(&merge, &claim, live, now);
+	while (!pairingheap_is_empty(merge.ready))
+		if (jq_lane_announce(pairingheap_container(Source, node,
+												   pairingheap_remove_first(merge.ready))->ref))
+			is_new = true;
+	return is_new;
+}
+
+/* The lane whose head comes first in claim order is the first of the heap. */
+static int
+compare_sources(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	const Source *left = pairingheap_const_container(Source, node, a);
+	const Source *right = pairingheap_const_container(Source, node, b);
+
+	if (left->name->priority != right->name->priority)
+		return left->name->priority < right->name->priority ? 1 : -1;
+	return jq_lane_compare_keys(&right->head, &left->head);
+}
+
+/* ---- now and then ---- */
+
+/*
+ * Finds what no hint has told of: what prepared transactions left, and rows
+ * that somebody had locked when they were looked at.
+ */
+void
+jq_claim_sweep(Relation live, TimestampTz now)
+{
+	const KnownLanes *known;
+	JqCandidate *found;
+
+	if (!jq_lanes_begin_duty(JQ_DUTY_SWEEP, now))
+		return;
+	known = known_lanes(NULL);
+	found = palloc(sizeof(JqCandidate) * MAX_SWEPT);
+	for (int i = 0; i < known->count; i++)
+	{
+		TimestampTz started_at = GetCurrentTimestamp();
+		JqLaneRef	ref = known->refs[i];
+		JqLaneKey	position;
+		int			count;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!jq_lane_begin_sweep(ref, started_at))
+			continue;
+		count = jq_ready_read(live, &known->names[i], JQ_LANE_KEY_FIRST,
+							  jq_lane_position(ref), MAX_SWEPT, found,
+							  &position);
+		jq_lane_end_sweep(ref, started_at, found, count);
+	}
+	pfree(found);
+	jq_lanes_end_duty(JQ_DUTY_SWEEP, now, SWEEP_CHECK_INTERVAL_US);
+}

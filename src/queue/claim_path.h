@@ -1,0 +1,89 @@
+/*-------------------------------------------------------------------------
+ *
+ * claim_path.h
+ *	  What the two ways of finding jobs for a claim share.
+ *
+ *	  claim.c chooses the way and takes the jobs; claim_memory.c finds them
+ *	  through the lanes in shared memory, claim_sql.c through SQL.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_CLAIM_PATH_H
+#define JQ_CLAIM_PATH_H
+
+#include "postgres.h"
+
+#include "base/table.h"
+#include "queue/claim.h"
+#include "queue/job.h"
+#include "queue/job_types.h"
+#include "queue/lanes.h"
+
+/* One call of jq_claim. */
+typedef struct JqClaiming
+{
+	const JqClaim *claim;
+	TimestampTz now;
+	JqTable		live;
+	TupleTableSlot *row;		/* the version that is there */
+	TupleTableSlot *next;		/* the version that is running */
+	TupleTableSlot *parent_row; /* the same in the layout of the result */
+	Tuplestorestate *rows;
+	int			claimed;
+	bool		must_stop;		/* the job just taken runs alone */
+} JqClaiming;
+
+/* What became of a job that a claim tried to take. */
+typedef enum JqTaking
+{
+	JQ_TAKING_CLAIMED,
+	JQ_TAKING_BUSY,				/* somebody else has it, or it must wait */
+	JQ_TAKING_STALE				/* it is not there any more, or not so */
+} JqTaking;
+
+/*
+ * Tries to claim the row version at "tid".  With "expected", it must be that
+ * job of that lane.  Needs a snapshot that is newer than the finding.
+ */
+extern JqTaking jq_claim_take(JqClaiming *claiming, ItemPointer tid,
+							  const JqCandidate *expected,
+							  const JqLaneName *lane);
+
+/*
+ * Whether this claim may take jobs of a type.  "owner" is set where only the
+ * jobs of one owner run as the role of an in-server claim.
+ */
+extern bool jq_claim_may_take(const JqClaim *claim, const JqJobType *type,
+							  Oid *owner);
+
+/* Claims until there are enough or none is left, through SQL. */
+extern void jq_claim_by_sql(JqClaiming *claiming);
+
+/* When the first job for this claim is due: DT_NOEND if there is none. */
+extern TimestampTz jq_claim_next_due_by_sql(const JqClaim *claim);
+
+/*
+ * Whether the lanes can serve this claim now; may look for new ones.  If not,
+ * "reason" says why in words, or is NULL where SQL is as it should be.
+ */
+extern bool jq_claim_has_memory(JqTable *live, TimestampTz now,
+								const char **reason);
+
+/*
+ * Claims until there are enough or none is left, through the lanes.  False:
+ * there may be more that only SQL can find.
+ */
+extern bool jq_claim_by_memory(JqClaiming *claiming);
+
+/* As jq_claim_next_due_by_sql; false: only SQL can tell. */
+extern bool jq_claim_next_due_by_memory(const JqClaim *claim, Relation live,
+										TimestampTz now, TimestampTz *due_at);
+
+/* Marks the lanes of a type that have ready jobs; true if one was not. */
+extern bool jq_claim_announce_lanes(const char *job_type, Relation live,
+									TimestampTz now);
+
+/* Looks over the lanes whose turn it is. */
+extern void jq_claim_sweep(Relation live, TimestampTz now);
+
+#endif							/* JQ_CLAIM_PATH_H */

@@ -1,0 +1,217 @@
+/*-------------------------------------------------------------------------
+ *
+ * ready.c
+ *	  Reading the ready index of the live leaf.
+ *
+ * The index is (job_type, stage, priority, scheduled_at, id).  Positions in
+ * it are row comparisons, so that a million jobs with one scheduled_at, as an
+ * INSERT ... SELECT leaves them, are not read again and again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/itup.h"
+#include "access/relscan.h"
+#include "access/skey.h"
+#include "access/tableam.h"
+#include "catalog/pg_collation.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#include "base/catalog.h"
+#include "base/compat.h"
+#include "queue/ready.h"
+
+/* Columns of the index. */
+enum ReadyColumn
+{
+	READY_JOB_TYPE = 1,
+	READY_STAGE,
+	READY_PRIORITY,
+	READY_SCHEDULED_AT,
+	READY_ID,
+	READY_NCOLUMNS = READY_ID
+};
+
+struct JqReadyWalk
+{
+	Relation	index;
+	IndexScanDesc scan;
+	JqLaneName	last;			/* at first one that comes before all others */
+};
+
+static void compare_key(ScanKey header, ScanKey members, StrategyNumber strategy,
+						const JqLaneKey *key);
+static void init_header(ScanKey header, int column, StrategyNumber strategy,
+						ScanKey members);
+static void init_member(ScanKey member, int column, Oid collation,
+						RegProcedure compare, Datum value, bool is_last);
+static bool read_candidate(TupleTableSlot *slot, JqCandidate *candidate);
+
+int
+jq_ready_read(Relation live, const JqLaneName *name, JqLaneKey from,
+			  JqLaneKey until, int max, JqCandidate *candidates,
+			  JqLaneKey *position)
+{
+	Relation	index = index_open(jq_catalog()->jobs_queue_live_ready,
+								   AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(live, NULL);
+	ScanKeyData keys[5];
+	ScanKeyData from_members[2];
+	ScanKeyData until_members[2];
+	IndexScanDesc scan;
+	int			count = 0;
+
+	ScanKeyEntryInitialize(&keys[0], 0, READY_JOB_TYPE, BTEqualStrategyNumber,
+						   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(name->job_type));
+	ScanKeyEntryInitialize(&keys[1], 0, READY_STAGE, BTEqualStrategyNumber,
+						   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(name->stage));
+	ScanKeyInit(&keys[2], READY_PRIORITY, BTEqualStrategyNumber, F_INT2EQ,
+				Int16GetDatum(name->priority));
+	compare_key(&keys[3], from_members, BTGreaterEqualStrategyNumber, &from);
+	compare_key(&keys[4], until_members, BTLessStrategyNumber, &until);
+
+	*position = JQ_LANE_KEY_END;
+	scan = jq_compat_index_beginscan(live, index, snapshot, lengthof(keys));
+	index_rescan(scan, keys, lengthof(keys), NULL, 0);
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!read_candidate(slot, &candidates[count]))
+			continue;
+		if (++count < max)
+			continue;
+		*position = candidates[count - 1].key;
+		position->id++;			/* an id is never the largest bigint */
+		break;
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	index_close(index, NoLock);
+	return count;
+}
+
+/* A scan key for (scheduled_at, id) against "key". */
+static void
+compare_key(ScanKey header, ScanKey members, StrategyNumber strategy,
+			const JqLaneKey *key)
+{
+	init_member(&members[0], READY_SCHEDULED_AT, InvalidOid, F_TIMESTAMPTZ_CMP,
+				TimestampTzGetDatum(key->scheduled_at), false);
+	init_member(&members[1], READY_ID, InvalidOid, F_BTINT8CMP,
+				Int64GetDatum(key->id), true);
+	init_header(header, READY_SCHEDULED_AT, strategy, members);
+}
+
+static void
+init_header(ScanKey header, int column, StrategyNumber strategy,
+			ScanKey members)
+{
+	MemSet(header, 0, sizeof(*header));
+	header->sk_flags = SK_ROW_HEADER;
+	header->sk_attno = column;
+	header->sk_strategy = strategy;
+	header->sk_argument = PointerGetDatum(members);
+	for (ScanKey member = members;; member++)
+	{
+		member->sk_strategy = strategy;
+		if (member->sk_flags & SK_ROW_END)
+			break;
+	}
+}
+
+static void
+init_member(ScanKey member, int column, Oid collation, RegProcedure compare,
+			Datum value, bool is_last)
+{
+	ScanKeyEntryInitialize(member, SK_ROW_MEMBER | (is_last ? SK_ROW_END : 0),
+						   column, BTGreaterStrategyNumber, InvalidOid,
+						   collation, compare, value);
+}
+
+/* False: it is running, or blocked. */
+static bool
+read_candidate(TupleTableSlot *slot, JqCandidate *candidate)
+{
+	bool		isnull;
+	Datum		status = slot_getattr(slot, JQ_JOB_STATUS, &isnull);
+	Datum		owner;
+
+	if (VARSIZE_ANY_EXHDR(DatumGetPointer(status)) != strlen("queued") ||
+		memcmp(VARDATA_ANY(DatumGetPointer(status)), "queued",
+			   strlen("queued")) != 0)
+		return false;
+	candidate->key.scheduled_at =
+		DatumGetTimestampTz(slot_getattr(slot, JQ_JOB_SCHEDULED_AT, &isnull));
+	candidate->key.id = DatumGetInt64(slot_getattr(slot, JQ_JOB_ID, &isnull));
+	candidate->tid = slot->tts_tid;
+	candidate->parked_until = 0;
+	owner = slot_getattr(slot, JQ_JOB_OWNER, &isnull);
+	candidate->owner = isnull ? InvalidOid : DatumGetObjectId(owner);
+	return true;
+}
+
+JqReadyWalk *
+jq_ready_begin_walk(Relation live)
+{
+	JqReadyWalk *walk = palloc0(sizeof(JqReadyWalk));
+
+	walk->index = index_open(jq_catalog()->jobs_queue_live_ready,
+							 AccessShareLock);
+	walk->scan = jq_compat_index_beginscan(live, walk->index,
+										   GetActiveSnapshot(), 1);
+	walk->scan->xs_want_itup = true;
+	walk->last.priority = PG_INT16_MIN;
+	return walk;
+}
+
+/*
+ * Only the index is looked at: to skip the dead rows of a lane would cost what
+ * the memory of lanes is there to save.
+ */
+bool
+jq_ready_next_lane(JqReadyWalk *walk, JqLaneName *name)
+{
+	ScanKeyData header;
+	ScanKeyData members[3];
+	Datum		values[READY_NCOLUMNS];
+	bool		nulls[READY_NCOLUMNS];
+
+	init_member(&members[0], READY_JOB_TYPE, C_COLLATION_OID, F_BTTEXTCMP,
+				CStringGetTextDatum(walk->last.job_type), false);
+	init_member(&members[1], READY_STAGE, C_COLLATION_OID, F_BTTEXTCMP,
+				CStringGetTextDatum(walk->last.stage), false);
+	init_member(&members[2], READY_PRIORITY, InvalidOid, F_BTINT2CMP,
+				Int16GetDatum(walk->last.priority), true);
+	init_header(&header, READY_JOB_TYPE, BTGreaterStrategyNumber, members);
+	index_rescan(walk->scan, &header, 1, NULL, 0);
+	if (index_getnext_tid(walk->scan, ForwardScanDirection) == NULL)
+		return false;
+
+	index_deform_tuple(walk->scan->xs_itup, walk->scan->xs_itupdesc,
+					   values, nulls);
+	strlcpy(walk->last.job_type,
+			TextDatumGetCString(values[READY_JOB_TYPE - 1]), JQ_LANE_NAME_SIZE);
+	strlcpy(walk->last.stage,
+			TextDatumGetCString(values[READY_STAGE - 1]), JQ_LANE_NAME_SIZE);
+	walk->last.priority = DatumGetInt16(values[READY_PRIORITY - 1]);
+	*name = walk->last;
+	return true;
+}
+
+void
+jq_ready_end_walk(JqReadyWalk *walk)
+{
+	index_endscan(walk->scan);
+	index_close(walk->index, NoLock);
+	pfree(walk);
+}

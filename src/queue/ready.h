@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * ready.h
+ *	  Reading the ready index of the live leaf.
+ *
+ *	  All of it reads under a snapshot of its own, taken now, and locks
+ *	  nothing.  "live" must be open and locked.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_READY_H
+#define JQ_READY_H
+
+#include "postgres.h"
+
+#include "queue/lanes.h"
+#include "utils/rel.h"
+
+/*
+ * Reads the queued jobs of a lane, due or not, from the key "from" on
+ * (inclusive) up to "until" (exclusive), at most "max" of them.  Sets
+ * *position to where the next reading starts: JQ_LANE_KEY_END at the end of
+ * the lane.
+ */
+extern int	jq_ready_read(Relation live, const JqLaneName *name,
+						  JqLaneKey from, JqLaneKey until, int max,
+						  JqCandidate *candidates, JqLaneKey *position);
+
+/*
+ * Walks the lanes in the order of the index, one descent for each, whatever it
+ * holds; a lane whose rows are all dead is found too, until it is vacuumed.
+ */
+typedef struct JqReadyWalk JqReadyWalk;
+extern JqReadyWalk *jq_ready_begin_walk(Relation live);
+extern bool jq_ready_next_lane(JqReadyWalk *walk, JqLaneName *name);
+extern void jq_ready_end_walk(JqReadyWalk *walk);
+
+#endif							/* JQ_READY_H */
