@@ -1,37 +1,66 @@
-# Makes the table of bench/run. Input, tab-separated, one line per run:
-#   synchronous_commit, clients, system, round, jobs/s, CPU us/job, WAL bytes/job, drained
+# Makes the table of a suite from results.csv, whose columns are
+#   suite, synchronous_commit, clients, case, system, round,
+#   jobs/s, CPU us/job, WAL bytes/job, drained
 # The figures of a line are medians over rounds; a ratio is the median of the
-# ratios inside each round. -v markdown=1 prints markdown, -v labels="a=A|b=B"
-# gives the systems their names.
+# ratios inside each round.
+#   -v suite=NAME          whose lines
+#   -v bases="a=x A|b=x B" systems that the others are compared with, with titles
+#   -v first_case=TITLE    a column that compares with the first case of the system
+#   -v what=jobs           what is counted
+#   -v names="a=A|b=B"     how systems and cases are called
+#   -v markdown=1          prints markdown
 
 BEGIN {
-	FS = "\t"
-	nlabels = split(labels, pairs, "|")
-	for (i = 1; i <= nlabels; i++) {
-		at = index(pairs[i], "=")
-		label[substr(pairs[i], 1, at - 1)] = substr(pairs[i], at + 1)
-	}
+	if (what == "")
+		what = "jobs"
+	parse(names, name, ignored)
+	nbases = parse(bases, base_title, base)
 }
 
-{
-	cell = $1 "\t" $2
-	if (!(cell in seen_cell)) {
-		seen_cell[cell]
+$1 == suite {
+	cell = $2 "\t" $3 "\t" $4
+	where = cell "\t" $5
+	if (!(cell in seen)) {
+		seen[cell]
 		cells[++ncells] = cell
 	}
-	if (!($3 in seen_system)) {
-		seen_system[$3]
-		systems[++nsystems] = $3
+	if (!($5 in seen_system)) {
+		seen_system[$5]
+		systems[++nsystems] = $5
 	}
-	if (!($4 in seen_round)) {
-		seen_round[$4]
-		rounds[++nrounds] = $4
+	if (!(where in seen_where)) {
+		seen_where[where]
+		if (!(($2, $3, $5) in first))
+			first[$2, $3, $5] = cell
 	}
-	speed[cell, $3, $4] = $5
-	cpu[cell, $3, $4] = $6
-	wal[cell, $3, $4] = $7
-	if ($8)
-		drained[cell, $3] = 1
+	if (!($6 in seen_round)) {
+		seen_round[$6]
+		rounds[++nrounds] = $6
+	}
+	speed[cell, $5, $6] = $7
+	cpu[cell, $5, $6] = $8
+	wal[cell, $5, $6] = $9
+	if ($10 != "")
+		drained[cell, $5]
+	if ($4 != "")
+		has_cases = 1
+}
+
+# Reads "a=A|b=B" into value["a"] = "A" and key[1] = "a"; returns how many.
+function parse(text, value, key,    i, n, at, pairs)
+{
+	n = split(text, pairs, "|")
+	for (i = 1; i <= n; i++) {
+		at = index(pairs[i], "=")
+		key[i] = substr(pairs[i], 1, at - 1)
+		value[key[i]] = substr(pairs[i], at + 1)
+	}
+	return n
+}
+
+function called(key)
+{
+	return key in name ? name[key] : key
 }
 
 # Median of values[1..n]; "" when there is none.
@@ -60,24 +89,26 @@ function typical(figure, cell, who,    i, n, values)
 }
 
 # Difference between the fastest and the slowest round, in percent of the median.
-function spread(cell, who,    i, value, low, high)
+function spread(cell, who,    i, n, value, low, high)
 {
 	for (i = 1; i <= nrounds; i++) {
+		if (speed[cell, who, rounds[i]] == "")
+			continue
 		value = speed[cell, who, rounds[i]] + 0
-		if (i == 1 || value < low)
+		if (++n == 1 || value < low)
 			low = value
-		if (i == 1 || value > high)
+		if (n == 1 || value > high)
 			high = value
 	}
-	return nrounds < 2 || high == 0 ? "" : 100 * (high - low) / typical(speed, cell, who)
+	return n < 2 || high == 0 ? "" : 100 * (high - low) / typical(speed, cell, who)
 }
 
 # Median over the rounds of the speed of a system as a multiple of another's.
-function multiple(cell, who, base,    i, n, values)
+function multiple(cell, who, base_cell, base,    i, n, values)
 {
 	for (i = 1; i <= nrounds; i++)
-		if (speed[cell, base, rounds[i]] > 0 && speed[cell, who, rounds[i]] > 0)
-			values[++n] = speed[cell, who, rounds[i]] / speed[cell, base, rounds[i]]
+		if (speed[base_cell, base, rounds[i]] > 0 && speed[cell, who, rounds[i]] > 0)
+			values[++n] = speed[cell, who, rounds[i]] / speed[base_cell, base, rounds[i]]
 	return median(values, n + 0)
 }
 
@@ -86,43 +117,100 @@ function shown(format, value)
 	return value == "" ? "-" : sprintf(format, value)
 }
 
-function print_row(sync, clients, name, jobs, noise, of_limit, of_plpgsql, micros, bytes)
+# One more column of the line under construction.
+function add(value, width)
 {
 	if (markdown)
-		printf "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", sync, clients, name,
-			jobs, noise, of_limit, of_plpgsql, micros, bytes
+		line = line (line == "" ? "| " : " | ") value
 	else
-		printf "%-4s %7s  %-34s %9s %7s %8s %10s %11s %10s\n", sync, clients, name,
-			jobs, noise, of_limit, of_plpgsql, micros, bytes
+		line = line (line == "" ? "" : "  ") sprintf("%" width "s", value)
+}
+
+function finish()
+{
+	print line (markdown ? " |" : "")
+	line = ""
+}
+
+function print_head(    i)
+{
+	add("sync", -4)
+	add("clients", 7)
+	if (has_cases)
+		add("case", -widest_case)
+	add("system", -widest_system)
+	add(what "/s", 9)
+	add("spread", 7)
+	if (first_case != "")
+		add(first_case, length(first_case))
+	for (i = 1; i <= nbases; i++)
+		add(base_title[base[i]], 10)
+	add("CPU us/" substr(what, 1, length(what) - 1), 10)
+	add("WAL B/" substr(what, 1, length(what) - 1), 9)
+	finish()
+	if (markdown)
+		print "|---|--:|" (has_cases ? "---|" : "") "---|--:|--:|" (first_case != "" ? "--:|" : "") \
+			substr("--:|--:|--:|--:|--:|--:|", 1, 4 * nbases) "--:|--:|"
+}
+
+function print_row(cell, who,    i, parts, mark)
+{
+	if ((cell, who) in drained) {
+		mark = "*"
+		ndrained++
+	}
+	split(cell, parts, "\t")
+	add(parts[1], -4)
+	add(parts[2], 7)
+	if (has_cases)
+		add(called(parts[3]), -widest_case)
+	add(called(who), -widest_system)
+	add(shown("%.0f", typical(speed, cell, who)) mark, 9)
+	add(shown("%.0f %%", spread(cell, who)), 7)
+	if (first_case != "")
+		add(shown("%.2f", multiple(cell, who, first[parts[1], parts[2], who], who)),
+			length(first_case))
+	for (i = 1; i <= nbases; i++)
+		add(shown("%.2f", multiple(cell, who, cell, base[i])), 10)
+	add(shown("%.1f", typical(cpu, cell, who)), 10)
+	add(shown("%.0f", typical(wal, cell, who)), 9)
+	finish()
+}
+
+function measure_widths(    i, parts)
+{
+	widest_system = widest_case = 6
+	for (i = 1; i <= nsystems; i++)
+		if (length(called(systems[i])) > widest_system)
+			widest_system = length(called(systems[i]))
+	for (i = 1; i <= ncells; i++) {
+		split(cells[i], parts, "\t")
+		if (length(called(parts[3])) > widest_case)
+			widest_case = length(called(parts[3]))
+	}
+}
+
+# Leaves out the bases that were not measured.
+function drop_bases(    i, n)
+{
+	for (i = 1; i <= nbases; i++)
+		if (base[i] in seen_system)
+			base[++n] = base[i]
+	nbases = n + 0
 }
 
 END {
-	print_row("sync", "clients", "system", "jobs/s", "spread",
-		"x LIMIT", "x plpgsql", "CPU us/job", "WAL B/job")
-	if (markdown)
-		print "|---|--:|---|--:|--:|--:|--:|--:|--:|"
+	drop_bases()
+	measure_widths()
+	print_head()
 	for (c = 1; c <= ncells; c++) {
-		cell = cells[c]
-		split(cell, parts, "\t")
-		if (c > 1 && !markdown)
+		if (c > 1 && !markdown && nsystems > 1 && !has_cases)
 			print ""
-		for (s = 1; s <= nsystems; s++) {
-			who = systems[s]
-			mark = ""
-			if ((cell, who) in drained) {
-				mark = "*"
-				ndrained++
-			}
-			print_row(parts[1], parts[2], label[who],
-				shown("%.0f", typical(speed, cell, who)) mark,
-				shown("%.0f %%", spread(cell, who)),
-				shown("%.2f", multiple(cell, who, "limit")),
-				shown("%.2f", multiple(cell, who, "plpgsql")),
-				shown("%.0f", typical(cpu, cell, who)),
-				shown("%.0f", typical(wal, cell, who)))
-		}
+		for (s = 1; s <= nsystems; s++)
+			if ((cells[c] "\t" systems[s]) in seen_where)
+				print_row(cells[c], systems[s])
 	}
 	if (ndrained)
-		printf "\n* drained: the queue was empty before the time was up (%d of %d figures); use more --rows\n",
-			ndrained, ncells * nsystems
+		printf "\n* drained: the queue was empty before the time was up (%d figures); use more --rows\n",
+			ndrained
 }
