@@ -40,7 +40,8 @@ REGRESS        = install enqueue claim resolve operate transitions privileges \
                  settings cron cron_tasks bad_input members user_triggers \
                  safety
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
-ISOLATION      = claim_concurrent resolve_fenced cron_once dependencies operator_moves
+ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
+                 resolve_fenced cron_once dependencies operator_moves
 ISOLATION_OPTS = --inputdir=$(srcdir)/test --outputdir=. --temp-instance=tmp_check_iso $(TEMP_SERVER)
 TAP_TESTS      = 1
 PROVE_TESTS    = test/t/*.pl

@@ -65,7 +65,7 @@ ALTER SEQUENCE jobs_queue_id_seq OWNED BY jobs_queue.id;
 CREATE TABLE jobs_queue_live PARTITION OF jobs_queue
 	(CONSTRAINT jobs_queue_live_pkey PRIMARY KEY (id))
 	FOR VALUES IN ('queued', 'running', 'blocked')
-	WITH (fillfactor = 50, vacuum_truncate = off,
+	WITH (fillfactor = 45, vacuum_truncate = off,
 		autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
 		autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_threshold = 5000);
 CREATE INDEX jobs_queue_live_ready ON jobs_queue_live

@@ -89,6 +89,7 @@ static void insert_into_indexes(JqTable *table, TupleTableSlot *row,
 								bool is_update, bool only_summarizing);
 static TM_Result update_heap(JqTable *table, TupleTableSlot *old,
 							 TupleTableSlot *row, bool wait);
+static void end_look_up(JqTable *table);
 pg_noreturn static void report_lost_lock(const JqTable *table, TM_Result result);
 static Bitmapset *changed_columns(TupleTableSlot *old, TupleTableSlot *row);
 static bool lock_by_statement(JqTable *table, int64 id,
@@ -145,6 +146,7 @@ jq_table_close(JqTable *table)
 	}
 	else if (table->estate != NULL)
 		ExecCloseIndices(table->result_rel);
+	end_look_up(table);
 	ExecResetTupleTable(table->slots, true);
 	if (table->estate != NULL)
 	{
@@ -450,18 +452,31 @@ jq_table_delete_version(JqTable *table, TupleTableSlot *old)
 bool
 jq_table_find_by_id(JqTable *table, Oid pkey, int64 id, TupleTableSlot *slot)
 {
-	Relation	index = index_open(pkey, AccessShareLock);
-	IndexScanDesc scan;
 	ScanKeyData key;
-	bool		is_found;
 
+	if (table->look_up == NULL || table->look_up_snapshot != GetActiveSnapshot())
+	{
+		end_look_up(table);
+		table->look_up_index = index_open(pkey, AccessShareLock);
+		table->look_up_snapshot = RegisterSnapshot(GetActiveSnapshot());
+		table->look_up = jq_compat_index_beginscan(table->rel,
+												   table->look_up_index,
+												   table->look_up_snapshot, 1);
+	}
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
-	scan = jq_compat_index_beginscan(table->rel, index, GetActiveSnapshot(), 1);
-	index_rescan(scan, &key, 1, NULL, 0);
-	is_found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	index_endscan(scan);
-	index_close(index, NoLock);
-	return is_found;
+	index_rescan(table->look_up, &key, 1, NULL, 0);
+	return index_getnext_slot(table->look_up, ForwardScanDirection, slot);
+}
+
+static void
+end_look_up(JqTable *table)
+{
+	if (table->look_up == NULL)
+		return;
+	index_endscan(table->look_up);
+	UnregisterSnapshot(table->look_up_snapshot);
+	index_close(table->look_up_index, NoLock);
+	table->look_up = NULL;
 }
 
 bool

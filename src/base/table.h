@@ -14,6 +14,7 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/tableam.h"
 #include "executor/executor.h"
 #include "nodes/lockoptions.h"
@@ -27,6 +28,9 @@ typedef struct JqTable
 	EState	   *estate;			/* if direct: only once an index is written */
 	ResultRelInfo *result_rel;	/* with estate */
 	EPQState	epqstate;		/* if not direct */
+	IndexScanDesc look_up;		/* kept between calls of find_by_id */
+	Relation	look_up_index;
+	Snapshot	look_up_snapshot;
 } JqTable;
 
 /*
@@ -70,7 +74,7 @@ extern bool jq_table_fetch(JqTable *table, ItemPointer tid,
 extern bool jq_table_is_uncommitted(JqTable *table, ItemPointer tid,
 									TupleTableSlot *slot);
 
-/* As jq_table_fetch, by the bigint primary key. */
+/* As jq_table_fetch, by the bigint primary key, which is always the same. */
 extern bool jq_table_find_by_id(JqTable *table, Oid pkey, int64 id,
 								TupleTableSlot *slot);
 

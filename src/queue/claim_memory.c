@@ -114,7 +114,7 @@ jq_claim_has_memory(JqTable *live, TimestampTz now, const char **reason)
 		discover(live->rel, now);
 	if (jq_lanes_overflowed())
 	{
-		*reason = "there are more lanes than jobqueue.max_lanes";
+		*reason = "there are more lanes than jobqueue.max_lanes, or one with too long a name";
 		jq_lanes_count(JQ_COUNT_OVERFLOWS, 1);
 		return false;
 	}
@@ -128,11 +128,12 @@ discover(Relation live, TimestampTz now)
 	JqReadyWalk *walk = jq_ready_begin_walk(live);
 	bool		has_room = true;
 	JqLaneName	name;
+	bool		fits;
 
-	while (has_room && jq_ready_next_lane(walk, &name))
+	while (has_room && jq_ready_next_lane(walk, &name, &fits))
 	{
 		CHECK_FOR_INTERRUPTS();
-		has_room = jq_lanes_get(&name, true).slot >= 0;
+		has_room = fits && jq_lanes_get(&name, true).slot >= 0;
 	}
 	jq_ready_end_walk(walk);
 	jq_lanes_set_overflowed(!has_room);

@@ -18,7 +18,6 @@
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -81,8 +80,6 @@ static bool forget_at_abort = false;
 static LastLane last_lane;
 
 static bool is_queued(TupleTableSlot *row);
-static void read_name(TupleTableSlot *row, JqLaneName *name);
-static void copy_name(char *target, Datum value);
 static JqLaneRef find_lane(const JqLaneName *name);
 static void note_ready(const Note *note);
 static Note *add_note(void);
@@ -138,7 +135,13 @@ jq_hints_note(Relation live, TupleTableSlot *row)
 	if (!jq_lanes_join(RelationGetRelid(live), jq_compat_file_number(live)) ||
 		!is_queued(row))
 		return;
-	read_name(row, &name);
+	if (!jq_lane_set_name(&name, slot_getattr(row, JQ_JOB_JOB_TYPE, &isnull),
+						  slot_getattr(row, JQ_JOB_STAGE, &isnull),
+						  slot_getattr(row, JQ_JOB_PRIORITY, &isnull)))
+	{
+		jq_lanes_set_overflowed(true);
+		return;
+	}
 	owner = slot_getattr(row, JQ_JOB_OWNER, &isnull);
 	note.candidate.owner = isnull ? InvalidOid : DatumGetObjectId(owner);
 	note.candidate.key.scheduled_at =
@@ -167,22 +170,6 @@ is_queued(TupleTableSlot *row)
 
 	return !isnull && VARSIZE_ANY_EXHDR(value) == sizeof(queued) - 1 &&
 		memcmp(VARDATA_ANY(value), queued, sizeof(queued) - 1) == 0;
-}
-
-static void
-read_name(TupleTableSlot *row, JqLaneName *name)
-{
-	bool		isnull;
-
-	copy_name(name->job_type, slot_getattr(row, JQ_JOB_JOB_TYPE, &isnull));
-	copy_name(name->stage, slot_getattr(row, JQ_JOB_STAGE, &isnull));
-	name->priority = DatumGetInt16(slot_getattr(row, JQ_JOB_PRIORITY, &isnull));
-}
-
-static void
-copy_name(char *target, Datum value)
-{
-	text_to_cstring_buffer(DatumGetTextPP(value), target, JQ_LANE_NAME_SIZE);
 }
 
 /* A lane that does not exist yet is made: somebody will look for it. */

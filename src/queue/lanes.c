@@ -26,6 +26,7 @@
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
@@ -231,6 +232,21 @@ jq_lane_compare_keys(const JqLaneKey *a, const JqLaneKey *b)
 	if (a->id != b->id)
 		return a->id < b->id ? -1 : 1;
 	return 0;
+}
+
+bool
+jq_lane_set_name(JqLaneName *name, Datum job_type, Datum stage, Datum priority)
+{
+	text	   *type_text = DatumGetTextPP(job_type);
+	text	   *stage_text = DatumGetTextPP(stage);
+
+	if (VARSIZE_ANY_EXHDR(type_text) >= JQ_LANE_NAME_SIZE ||
+		VARSIZE_ANY_EXHDR(stage_text) >= JQ_LANE_NAME_SIZE)
+		return false;
+	text_to_cstring_buffer(type_text, name->job_type, JQ_LANE_NAME_SIZE);
+	text_to_cstring_buffer(stage_text, name->stage, JQ_LANE_NAME_SIZE);
+	name->priority = DatumGetInt16(priority);
+	return true;
 }
 
 /* ---- databases ---- */

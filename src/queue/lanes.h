@@ -61,6 +61,13 @@ typedef struct JqLaneName
 	int16		priority;
 } JqLaneName;
 
+/*
+ * Sets a name from the columns of a row (text, text, smallint).  False: it is
+ * too long for a lane, which only rows that no trigger saw can have.
+ */
+extern bool jq_lane_set_name(JqLaneName *name, Datum job_type, Datum stage,
+							 Datum priority);
+
 /* What a lane has for a claim. */
 typedef enum JqLaneAnswer
 {

@@ -20,6 +20,7 @@
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
@@ -42,7 +43,9 @@ struct JqReadyWalk
 {
 	Relation	index;
 	IndexScanDesc scan;
-	JqLaneName	last;			/* at first one that comes before all others */
+	Datum		job_type;		/* the lane found last; at first, one that */
+	Datum		stage;			/* comes before all others */
+	Datum		priority;
 };
 
 static void compare_key(ScanKey header, ScanKey members, StrategyNumber strategy,
@@ -170,7 +173,9 @@ jq_ready_begin_walk(Relation live)
 	walk->scan = jq_compat_index_beginscan(live, walk->index,
 										   GetActiveSnapshot(), 1);
 	walk->scan->xs_want_itup = true;
-	walk->last.priority = PG_INT16_MIN;
+	walk->job_type = CStringGetTextDatum("");
+	walk->stage = CStringGetTextDatum("");
+	walk->priority = Int16GetDatum(PG_INT16_MIN);
 	return walk;
 }
 
@@ -179,7 +184,7 @@ jq_ready_begin_walk(Relation live)
  * the memory of lanes is there to save.
  */
 bool
-jq_ready_next_lane(JqReadyWalk *walk, JqLaneName *name)
+jq_ready_next_lane(JqReadyWalk *walk, JqLaneName *name, bool *fits)
 {
 	ScanKeyData header;
 	ScanKeyData members[3];
@@ -187,11 +192,11 @@ jq_ready_next_lane(JqReadyWalk *walk, JqLaneName *name)
 	bool		nulls[READY_NCOLUMNS];
 
 	init_member(&members[0], READY_JOB_TYPE, C_COLLATION_OID, F_BTTEXTCMP,
-				CStringGetTextDatum(walk->last.job_type), false);
+				walk->job_type, false);
 	init_member(&members[1], READY_STAGE, C_COLLATION_OID, F_BTTEXTCMP,
-				CStringGetTextDatum(walk->last.stage), false);
+				walk->stage, false);
 	init_member(&members[2], READY_PRIORITY, InvalidOid, F_BTINT2CMP,
-				Int16GetDatum(walk->last.priority), true);
+				walk->priority, true);
 	init_header(&header, READY_JOB_TYPE, BTGreaterStrategyNumber, members);
 	index_rescan(walk->scan, &header, 1, NULL, 0);
 	if (index_getnext_tid(walk->scan, ForwardScanDirection) == NULL)
@@ -199,12 +204,10 @@ jq_ready_next_lane(JqReadyWalk *walk, JqLaneName *name)
 
 	index_deform_tuple(walk->scan->xs_itup, walk->scan->xs_itupdesc,
 					   values, nulls);
-	strlcpy(walk->last.job_type,
-			TextDatumGetCString(values[READY_JOB_TYPE - 1]), JQ_LANE_NAME_SIZE);
-	strlcpy(walk->last.stage,
-			TextDatumGetCString(values[READY_STAGE - 1]), JQ_LANE_NAME_SIZE);
-	walk->last.priority = DatumGetInt16(values[READY_PRIORITY - 1]);
-	*name = walk->last;
+	walk->job_type = datumCopy(values[READY_JOB_TYPE - 1], false, -1);
+	walk->stage = datumCopy(values[READY_STAGE - 1], false, -1);
+	walk->priority = values[READY_PRIORITY - 1];
+	*fits = jq_lane_set_name(name, walk->job_type, walk->stage, walk->priority);
 	return true;
 }
 

@@ -29,10 +29,11 @@ extern int	jq_ready_read(Relation live, const JqLaneName *name,
 /*
  * Walks the lanes in the order of the index, one descent for each, whatever it
  * holds; a lane whose rows are all dead is found too, until it is vacuumed.
+ * *fits is as jq_lane_set_name() says.
  */
 typedef struct JqReadyWalk JqReadyWalk;
 extern JqReadyWalk *jq_ready_begin_walk(Relation live);
-extern bool jq_ready_next_lane(JqReadyWalk *walk, JqLaneName *name);
+extern bool jq_ready_next_lane(JqReadyWalk *walk, JqLaneName *name, bool *fits);
 extern void jq_ready_end_walk(JqReadyWalk *walk);
 
 #endif							/* JQ_READY_H */

@@ -1,5 +1,6 @@
-# On the reference path, a claim reads the first rows of a lane by index, planned once and never
-# compiled, whatever the planner thinks of a table that fills and empties.
+# On the reference path, a claim reads the first rows of a lane by index, planned
+# once and never compiled, whatever the planner thinks of a table that fills and
+# empties.
 use strict;
 use warnings;
 use FindBin;
