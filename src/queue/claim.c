@@ -37,7 +37,8 @@ static void find_and_take(JqClaiming *claiming);
 static bool can_use_memory(JqClaiming *claiming);
 static bool is_expected(const JqJob *job, const JqCandidate *expected,
 						const JqLaneName *lane);
-static JqTaking write_claim(JqClaiming *claiming, const JqJob *job);
+static JqTaking write_claim(JqClaiming *claiming, const JqJob *job,
+							bool is_noted);
 static void commit_without_flush(void);
 static void reclaim_if_due(const JqClaiming *claiming);
 
@@ -204,7 +205,7 @@ jq_claim_take(JqClaiming *claiming, ItemPointer tid,
 			return JQ_TAKING_BUSY;
 		claiming->must_stop = true;
 	}
-	return write_claim(claiming, &job);
+	return write_claim(claiming, &job, expected != NULL);
 }
 
 /* A tid may have been given to another row, and a row may have changed. */
@@ -221,7 +222,7 @@ is_expected(const JqJob *job, const JqCandidate *expected,
 }
 
 static JqTaking
-write_claim(JqClaiming *claiming, const JqJob *job)
+write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 {
 	const JqClaim *claim = claiming->claim;
 	TupleTableSlot *next = claiming->next;
@@ -256,6 +257,8 @@ write_claim(JqClaiming *claiming, const JqJob *job)
 		return JQ_TAKING_BUSY;
 	}
 
+	if (!is_noted)
+		jq_hints_took_row(claiming->row);
 	jq_table_convert(next, claiming->parent_row);
 	tuplestore_puttupleslot(claiming->rows, claiming->parent_row);
 	claiming->claimed++;

@@ -53,6 +53,12 @@ typedef struct KnownLanes
 	int			count;
 	JqLaneRef  *refs;
 	JqLaneName *names;
+	/* Which of them a claim may take, and only whose jobs. */
+	uint32		types_generation;	/* 0: not known yet */
+	int64		holder;			/* of the claims that this is about */
+	Oid			role;
+	bool	   *may_take;
+	Oid		   *owners;
 } KnownLanes;
 
 /* A lane in one claim. */
@@ -81,6 +87,8 @@ typedef struct Merge
 
 static void discover(Relation live, TimestampTz now);
 static KnownLanes *known_lanes(const char *job_type);
+static void list_lanes(KnownLanes *known, const char *job_type);
+static void decide_lanes(KnownLanes *known, const JqClaim *claim);
 static void begin_merge(Merge *merge, const JqClaim *claim, Relation live,
 						TimestampTz now);
 static void add_sources(Merge *merge, const char *job_type);
@@ -166,27 +174,52 @@ known_lanes(const char *job_type)
 	strlcpy(key, job_type == NULL ? "" : job_type, sizeof(key));
 	known = hash_search(table, key, HASH_ENTER, &found);
 	if (!found)
-	{
-		known->generation = 0;
-		known->refs = NULL;
-		known->names = NULL;
-	}
+		memset((char *) known + JQ_LANE_NAME_SIZE, 0,
+			   sizeof(KnownLanes) - JQ_LANE_NAME_SIZE);
 	if (known->generation != generation)
 	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		known->generation = 0;
-		if (known->refs != NULL)
-			pfree(known->refs);
-		if (known->names != NULL)
-			pfree(known->names);
-		known->refs = NULL;
-		known->names = NULL;
-		known->count = jq_lanes_list(job_type, &known->refs, &known->names);
+		list_lanes(known, job_type);
 		known->generation = generation;
-		MemoryContextSwitchTo(old);
 	}
 	return known;
+}
+
+/* In memory that lasts; an error in between leaves nothing behind but that. */
+static void
+list_lanes(KnownLanes *known, const char *job_type)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	void	   *outdated[] = {
+		known->refs, known->names, known->may_take, known->owners
+	};
+
+	memset((char *) known + JQ_LANE_NAME_SIZE, 0,
+		   sizeof(KnownLanes) - JQ_LANE_NAME_SIZE);
+	for (int i = 0; i < (int) lengthof(outdated); i++)
+		if (outdated[i] != NULL)
+			pfree(outdated[i]);
+	known->count = jq_lanes_list(job_type, &known->refs, &known->names);
+	known->may_take = palloc(sizeof(bool) * Max(known->count, 1));
+	known->owners = palloc(sizeof(Oid) * Max(known->count, 1));
+	MemoryContextSwitchTo(old);
+}
+
+/* Finds out again when a job type or the kind of claim has changed. */
+static void
+decide_lanes(KnownLanes *known, const JqClaim *claim)
+{
+	uint32		generation = jq_job_types_generation();
+
+	if (known->types_generation == generation &&
+		known->holder == claim->holder && known->role == claim->role)
+		return;
+	for (int i = 0; i < known->count; i++)
+		known->may_take[i] = jq_claim_may_take(claim,
+											   jq_job_type(known->names[i].job_type),
+											   &known->owners[i]);
+	known->types_generation = generation;
+	known->holder = claim->holder;
+	known->role = claim->role;
 }
 
 static void
@@ -211,26 +244,18 @@ begin_merge(Merge *merge, const JqClaim *claim, Relation live, TimestampTz now)
 static void
 add_sources(Merge *merge, const char *job_type)
 {
-	const KnownLanes *known = known_lanes(job_type);
+	KnownLanes *known = known_lanes(job_type);
 	Source	   *sources = palloc(sizeof(Source) * Max(known->count, 1));
-	const char *previous = NULL;
-	bool		may_take = false;
-	Oid			owner = InvalidOid;
 
+	decide_lanes(known, merge->claim);
 	for (int i = 0; i < known->count; i++)
 	{
-		Source	   *source = &sources[i];
-
-		source->ref = known->refs[i];
-		source->name = &known->names[i];
-		if (previous == NULL || strcmp(previous, source->name->job_type) != 0)
-			may_take = jq_claim_may_take(merge->claim,
-										 jq_job_type(source->name->job_type),
-										 &owner);
-		previous = source->name->job_type;
-		source->owner = owner;
-		if (may_take)
-			look_at(merge, source);
+		if (!known->may_take[i])
+			continue;
+		sources[i].ref = known->refs[i];
+		sources[i].name = &known->names[i];
+		sources[i].owner = known->owners[i];
+		look_at(merge, &sources[i]);
 	}
 }
 

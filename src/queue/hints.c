@@ -80,6 +80,9 @@ static bool forget_at_abort = false;
 static LastLane last_lane;
 
 static bool is_queued(TupleTableSlot *row);
+static bool read_row(TupleTableSlot *row, JqLaneName *name,
+					 JqCandidate *candidate);
+static void set_type(Note *note, const JqJobType *type);
 static JqLaneRef find_lane(const JqLaneName *name);
 static void note_ready(const Note *note);
 static Note *add_note(void);
@@ -129,35 +132,48 @@ jq_hints_note(Relation live, TupleTableSlot *row)
 	Note		note = {.kind = NOTE_READY};
 	const JqJobType *type;
 	JqLaneName	name;
-	bool		isnull;
-	Datum		owner;
 
 	if (!jq_lanes_join(RelationGetRelid(live), jq_compat_file_number(live)) ||
 		!is_queued(row))
 		return;
-	if (!jq_lane_set_name(&name, slot_getattr(row, JQ_JOB_JOB_TYPE, &isnull),
-						  slot_getattr(row, JQ_JOB_STAGE, &isnull),
-						  slot_getattr(row, JQ_JOB_PRIORITY, &isnull)))
+	if (!read_row(row, &name, &note.candidate))
 	{
 		jq_lanes_set_overflowed(true);
 		return;
 	}
-	owner = slot_getattr(row, JQ_JOB_OWNER, &isnull);
-	note.candidate.owner = isnull ? InvalidOid : DatumGetObjectId(owner);
-	note.candidate.key.scheduled_at =
-		DatumGetTimestampTz(slot_getattr(row, JQ_JOB_SCHEDULED_AT, &isnull));
-	note.candidate.key.id =
-		DatumGetInt64(slot_getattr(row, JQ_JOB_ID, &isnull));
-	note.candidate.tid = row->tts_tid;
-
 	type = jq_job_type(name.job_type);
-	note.runs_in_server = type->runner == JQ_RUNNER_SQL;
-	note.role = type->command != NULL ? type->owner : note.candidate.owner;
+	set_type(&note, type);
 	note.is_announced = type->notify;
-	note.type_hash = jq_waiters_hash(name.job_type);
 	note.epoch = jq_lanes_epoch();
 	note.lane = find_lane(&name);
 	note_ready(&note);
+}
+
+/* False: the lane's name is too long. */
+static bool
+read_row(TupleTableSlot *row, JqLaneName *name, JqCandidate *candidate)
+{
+	bool		isnull;
+	Datum		owner = slot_getattr(row, JQ_JOB_OWNER, &isnull);
+
+	candidate->owner = isnull ? InvalidOid : DatumGetObjectId(owner);
+	candidate->key.scheduled_at =
+		DatumGetTimestampTz(slot_getattr(row, JQ_JOB_SCHEDULED_AT, &isnull));
+	candidate->key.id = DatumGetInt64(slot_getattr(row, JQ_JOB_ID, &isnull));
+	candidate->tid = row->tts_tid;
+	candidate->parked_until = 0;
+	return jq_lane_set_name(name, slot_getattr(row, JQ_JOB_JOB_TYPE, &isnull),
+							slot_getattr(row, JQ_JOB_STAGE, &isnull),
+							slot_getattr(row, JQ_JOB_PRIORITY, &isnull));
+}
+
+/* Who is to be woken for the job. */
+static void
+set_type(Note *note, const JqJobType *type)
+{
+	note->type_hash = jq_waiters_hash(type->name);
+	note->runs_in_server = type->runner == JQ_RUNNER_SQL;
+	note->role = type->command != NULL ? type->owner : note->candidate.owner;
 }
 
 static bool
@@ -287,10 +303,29 @@ jq_hints_took(JqLaneRef ref, const JqCandidate *candidate,
 	note->epoch = jq_lanes_epoch();
 	note->candidate = *candidate;
 	note->candidate.parked_until = 0;
-	note->type_hash = jq_waiters_hash(type->name);
-	note->runs_in_server = type->runner == JQ_RUNNER_SQL;
-	note->role = type->command != NULL ? type->owner : candidate->owner;
+	set_type(note, type);
 	return nnotes - 1;
+}
+
+void
+jq_hints_took_row(TupleTableSlot *row)
+{
+	JqLaneName	name;
+	JqCandidate candidate;
+	JqLaneRef	lane;
+
+	if (!jq_lanes_are_joined() || !read_row(row, &name, &candidate))
+		return;
+	lane = jq_lanes_get(&name, false);
+	if (lane.slot < 0)
+		return;
+	if (++ntaken > MAX_TAKEN)
+	{
+		forget_at_abort = true;
+		return;
+	}
+	jq_hints_reserve(1);
+	(void) jq_hints_took(lane, &candidate, jq_job_type(name.job_type));
 }
 
 void

@@ -47,6 +47,12 @@ extern void jq_hints_reserve(int count);
 extern int	jq_hints_took(JqLaneRef ref, const JqCandidate *candidate,
 						  const JqJobType *type);
 
+/*
+ * Notes a queued row that is being claimed and was found otherwise; nothing
+ * unless this backend has joined the lanes.
+ */
+extern void jq_hints_took_row(TupleTableSlot *row);
+
 /* The candidate turned out to be none: it is forgotten. */
 extern void jq_hints_drop(int number);
 

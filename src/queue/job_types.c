@@ -46,6 +46,14 @@ static Oid	cached_relation = InvalidOid;
 static bool cache_is_stale = false;
 static uint32 generation = 1;
 
+/* Names of job types, remembered. */
+typedef struct NameList
+{
+	MemoryContext context;
+	uint32		generation;		/* 0: nothing is */
+	List	   *names;
+} NameList;
+
 static JqStatement select_job_type = {
 	.text = "SELECT runner, owner::pg_catalog.oid, command, enabled,"
 	" max_attempts::pg_catalog.int4, backoff, lease, timeout, batch_size,"
@@ -62,7 +70,7 @@ static JqStatement select_announced = {
 
 static JqStatement select_names = {
 	.text = "SELECT job_type FROM @.job_types"
-	" WHERE runner = $1 ORDER BY job_type",
+	" WHERE runner = $1 AND job_type <> '" JQ_SQL_JOB_TYPE "' ORDER BY job_type",
 	.nargs = 1,
 	.argtypes = {TEXTOID}
 };
@@ -74,6 +82,8 @@ static JqRunner runner_from_name(const char *name);
 static bool read_column(int column, Datum *value);
 static void apply_defaults(CachedJobType *entry);
 static void forget_job_types(Datum arg, Oid relid);
+static List *listed_names(NameList *list, JqStatement *statement,
+						  Datum *values);
 
 const JqJobType *
 jq_job_type(const char *name)
@@ -243,31 +253,57 @@ List *
 jq_job_types_with_runner(JqRunner runner)
 {
 	static const char *const names[] = {"external", "sql", "http"};
+	static NameList lists[lengthof(names)];
 	Datum		values[1] = {CStringGetTextDatum(names[runner])};
-	uint64		rows = jq_statement_query(&select_names, values, NULL, 0);
-	List	   *types = NIL;
+	List	   *types = listed_names(&lists[runner], &select_names, values);
 
-	for (uint64 i = 0; i < rows; i++)
-	{
-		char	   *name = TextDatumGetCString(jq_statement_value(i, 1));
-
-		if (strcmp(name, JQ_SQL_JOB_TYPE) != 0)
-			types = lappend(types, name);
-	}
 	if (runner == JQ_RUNNER_SQL)
 		types = lappend(types, pstrdup(JQ_SQL_JOB_TYPE));
 	return types;
 }
 
 List *
-jq_job_types_to_announce(MemoryContext context)
+jq_job_types_to_announce(void)
 {
-	uint64		rows = jq_statement_query(&select_announced, NULL, NULL, 0);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	List	   *types = NIL;
+	static NameList list;
 
-	for (uint64 i = 0; i < rows; i++)
-		types = lappend(types, TextDatumGetCString(jq_statement_value(i, 1)));
-	MemoryContextSwitchTo(old);
-	return types;
+	return listed_names(&list, &select_announced, NULL);
+}
+
+/*
+ * The names that a statement selects, remembered until a job type changes.
+ * The caller gets a copy: what is remembered may change while he reads.
+ */
+static List *
+listed_names(NameList *list, JqStatement *statement, Datum *values)
+{
+	List	   *copy = NIL;
+	ListCell   *cell;
+
+	prepare_cache();			/* from here on changes are noticed */
+	if (list->generation != generation)
+	{
+		uint32		read_at = generation;
+		uint64		rows = jq_statement_query(statement, values, NULL, 0);
+
+		list->generation = 0;
+		if (list->context == NULL)
+			list->context = AllocSetContextCreate(TopMemoryContext,
+												  "jobqueue names of job types",
+												  ALLOCSET_SMALL_SIZES);
+		MemoryContextReset(list->context);
+		list->names = NIL;
+		for (uint64 i = 0; i < rows; i++)
+		{
+			MemoryContext old = MemoryContextSwitchTo(list->context);
+
+			list->names = lappend(list->names,
+								  TextDatumGetCString(jq_statement_value(i, 1)));
+			MemoryContextSwitchTo(old);
+		}
+		list->generation = read_at;
+	}
+	foreach(cell, list->names)
+		copy = lappend(copy, pstrdup((const char *) lfirst(cell)));
+	return copy;
 }

@@ -58,7 +58,7 @@ extern uint32 jq_job_types_generation(void);
  */
 extern List *jq_job_types_with_runner(JqRunner runner);
 
-/* The names of those that are announced, in "context".  Inside a scope. */
-extern List *jq_job_types_to_announce(MemoryContext context);
+/* The names of those that are announced.  Inside a scope. */
+extern List *jq_job_types_to_announce(void);
 
 #endif							/* JQ_JOB_TYPES_H */

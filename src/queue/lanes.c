@@ -130,6 +130,8 @@ static int	find_database(TimestampTz now);
 static void make_id(LaneId *id, const JqLaneName *name);
 static int	find_slot(TimestampTz now);
 static void evict(int slot);
+static int	list_some(const char *job_type, JqLaneRef *refs, JqLaneName *names,
+					  int max);
 static Lane *lock_lane(JqLaneRef ref);
 static void unlock_lane(const Lane *lane);
 static void reset(Lane *lane);
@@ -510,9 +512,27 @@ int
 jq_lanes_list(const char *job_type, JqLaneRef **refs, JqLaneName **names)
 {
 	int			count = 0;
+	int			max = 16;
 
-	*refs = palloc(sizeof(JqLaneRef) * directory->nlanes);
-	*names = palloc(sizeof(JqLaneName) * directory->nlanes);
+	*refs = palloc(sizeof(JqLaneRef) * max);
+	*names = palloc(sizeof(JqLaneName) * max);
+	for (;;)
+	{
+		count = list_some(job_type, *refs, *names, max);
+		if (count <= max)
+			return count;
+		max = count + 16;
+		*refs = repalloc(*refs, sizeof(JqLaneRef) * max);
+		*names = repalloc(*names, sizeof(JqLaneName) * max);
+	}
+}
+
+/* How many there are; the first "max" of them are listed. */
+static int
+list_some(const char *job_type, JqLaneRef *refs, JqLaneName *names, int max)
+{
+	int			count = 0;
+
 	LWLockAcquire(directory->lock, LW_SHARED);
 	for (int i = 0; i < directory->nlanes; i++)
 	{
@@ -521,9 +541,13 @@ jq_lanes_list(const char *job_type, JqLaneRef **refs, JqLaneName **names)
 		if (!header->in_use || header->id.database != MyDatabaseId ||
 			(job_type != NULL && strcmp(job_type, header->id.name.job_type) != 0))
 			continue;
-		(*refs)[count].slot = i;
-		(*refs)[count].generation = lanes[i].generation;
-		(*names)[count++] = header->id.name;
+		if (count < max)
+		{
+			refs[count].slot = i;
+			refs[count].generation = lanes[i].generation;
+			names[count] = header->id.name;
+		}
+		count++;
 	}
 	LWLockRelease(directory->lock);
 	return count;

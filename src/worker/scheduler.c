@@ -274,15 +274,13 @@ run_cron(void *arg)
 static void
 announce_jobs(void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
 	List	   *names;
 	ListCell   *cell;
 
 	next_announcement_at = DT_NOEND;
 	jq_db_begin("announcing jobs");
 	jq_scope_enter_read_only();
-	names = jq_job_types_to_announce(context);
-	jq_scope_leave();
+	names = jq_job_types_to_announce();
 	foreach(cell, names)
 	{
 		char	   *name = (char *) lfirst(cell);
@@ -292,6 +290,7 @@ announce_jobs(void *arg)
 			Async_Notify(CHANNEL, name);
 		next_announcement_at = Min(next_announcement_at, due_at);
 	}
+	jq_scope_leave();
 	jq_db_commit();
 }
 
