@@ -16,15 +16,17 @@ OBJS = src/jobqueue.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \
        src/queue/job.o src/queue/job_types.o src/queue/backoff.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
-       src/queue/claim_memory.o src/queue/lanes.o src/queue/ready.o \
+       src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
+       src/queue/ready.o \
        src/queue/hints.o src/queue/waiters.o src/queue/resolve.o \
-       src/queue/running.o \
+       src/queue/completion.o src/queue/running.o \
        src/queue/dependencies.o src/queue/job_row.o \
        src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o \
        src/cron/expression.o src/cron/schedule.o src/cron/tasks.o \
        src/base/config.o src/base/catalog.o src/base/db.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
+       src/base/plain.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
        src/base/protect.o src/base/shared_state.o src/base/wake.o
 
@@ -38,7 +40,7 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
 
 REGRESS        = install enqueue claim resolve operate transitions privileges \
                  settings cron cron_tasks bad_input members user_triggers \
-                 safety
+                 safety lanes wait async_claim
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
                  resolve_fenced cron_once dependencies operator_moves

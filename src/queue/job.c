@@ -196,6 +196,18 @@ jq_job_clear_claim(TupleTableSlot *next)
 }
 
 void
+jq_job_set_completed(TupleTableSlot *next, const JqJob *job, const JqRun *run)
+{
+	jq_job_clear_claim(next);
+	jq_job_set_status(next, job, JQ_STATUS_COMPLETED);
+	jq_job_set(next, JQ_JOB_FINISHED_AT, TimestampTzGetDatum(run->finished_at));
+	if (run->has_result)
+		jq_job_set(next, JQ_JOB_RESULT, run->result);
+	if (run->error != NULL)
+		jq_job_set(next, JQ_JOB_LAST_ERROR, CStringGetTextDatum(run->error));
+}
+
+void
 jq_job_move(JqTable *from, JqTable *to, TupleTableSlot *row,
 			TupleTableSlot *next)
 {

@@ -122,6 +122,10 @@ typedef struct JqRun
 	Datum		result;			/* jsonb */
 } JqRun;
 
+/* Makes the next version of a job, which the run tells of, the completed one. */
+extern void jq_job_set_completed(TupleTableSlot *next, const JqJob *job,
+								 const JqRun *run);
+
 /*
  * Records the end of the claim that "job" was held under.  The second writes
  * into an open job_runs, with a slot of jq_table_new_row().

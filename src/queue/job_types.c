@@ -249,6 +249,14 @@ jq_job_types_generation(void)
 	return generation;
 }
 
+bool
+jq_job_type_drops_completed(const char *name)
+{
+	const JqJobType *type = jq_job_type(name);
+
+	return type->has_keep_completed && type->keep_completed_us == 0;
+}
+
 List *
 jq_job_types_with_runner(JqRunner runner)
 {

@@ -49,6 +49,9 @@ typedef struct JqJobType
  */
 extern const JqJobType *jq_job_type(const char *name);
 
+/* Whether completed jobs of a type are not kept at all. */
+extern bool jq_job_type_drops_completed(const char *name);
+
 /* Grows whenever something of a job type may have changed. */
 extern uint32 jq_job_types_generation(void);
 

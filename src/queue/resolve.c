@@ -26,6 +26,7 @@
 #include "base/scope.h"
 #include "base/statement.h"
 #include "base/table.h"
+#include "queue/completion.h"
 #include "queue/dependencies.h"
 #include "queue/job.h"
 #include "queue/job_types.h"
@@ -42,23 +43,6 @@ typedef struct Change
 	TimestampTz now;
 } Change;
 
-/*
- * What completing jobs writes to, kept open while one call completes many.
- * Only for plain tables: there a job is completed without a lock of its own.
- */
-typedef struct Completion
-{
-	bool		is_open;
-	bool		is_refused;		/* a table is not plain */
-	JqTable		live;
-	TupleTableSlot *row;
-	TupleTableSlot *next;
-	JqTable		runs;
-	TupleTableSlot *run_row;
-	JqTable		done;
-	TupleTableSlot *done_row;
-} Completion;
-
 /* A claim to be ended by jq_resolve_reclaim(). */
 typedef struct LostJob
 {
@@ -68,17 +52,7 @@ typedef struct LostJob
 	bool		is_reclaimed;
 } LostJob;
 
-static void begin_completions(Completion *completion);
-static void end_completions(Completion *completion);
-static bool complete_held(Completion *completion, const JqHeld *held,
-						  const JqOutcome *outcome);
-static bool delete_held(Completion *completion, const JqHeld *held,
-						JqJob *job);
-static bool completed_is_dropped(const char *job_type);
 static bool end_held(const JqHeld *held, const JqOutcome *outcome);
-static bool is_held_by(const JqJob *job, const JqHeld *held);
-static void set_completed(TupleTableSlot *next, const JqJob *job,
-						  const JqRun *run);
 static bool begin_change(Change *change, Oid leaf, int64 job_id);
 static bool begin_held_change(Change *change, const JqHeld *held);
 static void end_change(Change *change);
@@ -145,18 +119,10 @@ begin_held_change(Change *change, const JqHeld *held)
 {
 	if (!begin_change(change, jq_catalog()->jobs_queue_live, held->job_id))
 		return false;
-	if (is_held_by(&change->job, held))
+	if (jq_completion_is_held(&change->job, held))
 		return true;
 	end_change(change);
 	return false;
-}
-
-static bool
-is_held_by(const JqJob *job, const JqHeld *held)
-{
-	return job->status == JQ_STATUS_RUNNING && job->is_held &&
-		memcmp(&job->locked_by, &held->worker, sizeof(pg_uuid_t)) == 0 &&
-		(held->claim_no == 0 || held->claim_no == job->claim_no);
 }
 
 static void
@@ -205,7 +171,7 @@ jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
 	int		   *order = palloc(sizeof(int) * Max(count, 1));
 	int64	   *completed = palloc(sizeof(int64) * Max(count, 1));
 	int			ncompleted = 0;
-	Completion	completion = {0};
+	JqCompletion completion = {0};
 
 	/* Jobs first, and then their children: each in the order of ids. */
 	for (int i = 0; i < count; i++)
@@ -221,20 +187,22 @@ jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
 
 		CHECK_FOR_INTERRUPTS();
 		if (outcomes[n].kind == JQ_OUTCOME_COMPLETED)
-			begin_completions(&completion);
+			jq_completion_begin(&completion);
 		else
-			end_completions(&completion);
+			jq_completion_end(&completion);
 		if (i > 0 && (!completion.is_open ||
 					  held[n].job_id == held[order[i - 1]].job_id))
 			jq_scope_refresh(); /* the same job may come twice */
 
-		results[n] = completion.is_open ?
-			complete_held(&completion, &held[n], &outcomes[n]) :
+		/* Somebody may be making this worker the holder: a lock waits. */
+		results[n] = (completion.is_open &&
+					  jq_completion_complete(&completion, &held[n],
+											 &outcomes[n])) ||
 			end_held(&held[n], &outcomes[n]);
 		if (results[n] && outcomes[n].kind == JQ_OUTCOME_COMPLETED)
 			completed[ncompleted++] = held[n].job_id;
 	}
-	end_completions(&completion);
+	jq_completion_end(&completion);
 	jq_dependencies_release(completed, ncompleted);
 	jq_scope_leave();
 }
@@ -250,104 +218,6 @@ end_held(const JqHeld *held, const JqOutcome *outcome)
 	finish_claim(&change, outcome);
 	end_change(&change);
 	return true;
-}
-
-/* Opens the tables, unless a write to one of them could fire a trigger. */
-static void
-begin_completions(Completion *completion)
-{
-	const JqCatalog *catalog = jq_catalog();
-
-	if (completion->is_open || completion->is_refused)
-		return;
-	jq_table_open(&completion->live, catalog->jobs_queue_live);
-	jq_table_open(&completion->done, catalog->jobs_queue_done);
-	jq_table_open(&completion->runs, catalog->job_runs);
-	completion->is_open = true;
-	if (!completion->live.is_direct || !completion->done.is_direct ||
-		!completion->runs.is_direct)
-	{
-		end_completions(completion);
-		completion->is_refused = true;
-		return;
-	}
-	completion->row = jq_table_slot(&completion->live);
-	completion->next = jq_table_new_row(&completion->live);
-	completion->done_row = jq_table_new_row(&completion->done);
-	completion->run_row = jq_table_new_row(&completion->runs);
-}
-
-static void
-end_completions(Completion *completion)
-{
-	if (!completion->is_open)
-		return;
-	jq_table_close(&completion->runs);
-	jq_table_close(&completion->done);
-	jq_table_close(&completion->live);
-	completion->is_open = false;
-}
-
-static bool
-complete_held(Completion *completion, const JqHeld *held,
-			  const JqOutcome *outcome)
-{
-	JqRun		run = {.status = "completed",.charged = true};
-	JqJob		job;
-
-	/* Somebody may be making this worker the holder: a lock waits for that. */
-	if (!delete_held(completion, held, &job))
-		return end_held(held, outcome);
-	run.finished_at = GetCurrentTimestamp();
-	run.error = outcome->error ? jq_job_clip_error(outcome->error) : NULL;
-	run.has_result = outcome->has_result;
-	run.result = outcome->result;
-	if (!completed_is_dropped(job.job_type))
-	{
-		jq_job_begin_change(completion->row, completion->next, run.finished_at);
-		set_completed(completion->next, &job, &run);
-		jq_table_convert(completion->next, completion->done_row);
-		jq_table_insert(&completion->done, completion->done_row);
-	}
-	jq_job_write_run(&completion->runs, completion->run_row, &job, &run);
-	return true;
-}
-
-/*
- * Deletes a job that this worker holds, and leaves its last version in the
- * row slot.  Looks again when somebody was faster.
- */
-static bool
-delete_held(Completion *completion, const JqHeld *held, JqJob *job)
-{
-	for (;;)
-	{
-		TM_Result	result;
-
-		if (!jq_table_find_by_id(&completion->live,
-								 jq_catalog()->jobs_queue_live_pkey,
-								 held->job_id, completion->row))
-			return false;
-		jq_job_read(completion->row, job);
-		if (!is_held_by(job, held))
-			return false;
-		result = jq_table_delete_version(&completion->live, completion->row);
-		if (result == TM_Ok)
-			return true;
-		if (result != TM_Updated && result != TM_Deleted)
-			elog(ERROR, "unexpected result %d of completing job " INT64_FORMAT,
-				 result, held->job_id);
-		CHECK_FOR_INTERRUPTS();
-		jq_scope_refresh();
-	}
-}
-
-static bool
-completed_is_dropped(const char *job_type)
-{
-	const JqJobType *type = jq_job_type(job_type);
-
-	return type->has_keep_completed && type->keep_completed_us == 0;
 }
 
 /* By job id; the same id in the order that it was given in. */
@@ -426,27 +296,14 @@ finish_claim(Change *change, const JqOutcome *outcome)
 static void
 complete(Change *change, const JqRun *run)
 {
-	if (completed_is_dropped(change->job.job_type))
+	if (jq_job_type_drops_completed(change->job.job_type))
 	{
 		jq_job_delete(&change->table, change->row);
 		return;
 	}
 	begin_update_of(change);
-	set_completed(change->next, &change->job, run);
+	jq_job_set_completed(change->next, &change->job, run);
 	write_move(change, jq_catalog()->jobs_queue_done);
-}
-
-/* Makes a new version of a job the completed one. */
-static void
-set_completed(TupleTableSlot *next, const JqJob *job, const JqRun *run)
-{
-	jq_job_clear_claim(next);
-	jq_job_set_status(next, job, JQ_STATUS_COMPLETED);
-	jq_job_set(next, JQ_JOB_FINISHED_AT, TimestampTzGetDatum(run->finished_at));
-	if (run->has_result)
-		jq_job_set(next, JQ_JOB_RESULT, run->result);
-	if (run->error != NULL)
-		jq_job_set(next, JQ_JOB_LAST_ERROR, CStringGetTextDatum(run->error));
 }
 
 /* A charged end without success: another attempt, or the end of the job. */
@@ -582,7 +439,7 @@ jq_resolve_complete_unheld(int64 job_id, bool has_result, Datum result)
 			run.has_result = has_result;
 			run.result = result;
 			begin_update_of(&change);
-			set_completed(change.next, &change.job, &run);
+			jq_job_set_completed(change.next, &change.job, &run);
 			if (is_live)
 				write_move(&change, catalog->jobs_queue_done);
 			else
