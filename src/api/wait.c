@@ -82,6 +82,7 @@ wait_until(const JqClaim *claim, TimestampTz deadline)
 		TimestampTz now;
 		TimestampTz due_at;
 
+		jq_claim_tend_if_alone();
 		jq_waiters_enter(claim->job_types, deadline);
 		due_at = jq_claim_next_due(claim);
 		SPI_commit();

@@ -14,9 +14,11 @@
 #include "catalog/dependency.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_publication.h"
 #include "commands/extension.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
+#include "utils/relcache.h"
 
 #include "base/catalog.h"
 #include "base/config.h"
@@ -46,7 +48,9 @@ static const char *const own_partial_indexes[] = {
 static bool look_if_plain(Relation rel);
 static bool has_only_own_triggers(Relation rel);
 static bool has_only_own_checks(Relation rel);
+static bool can_be_published(Relation rel);
 static bool has_only_own_columns(Relation rel);
+static bool has_number(const int *numbers, int count, int number);
 static bool has_only_simple_indexes(Relation rel);
 static bool is_listed(const char *name, const char *const *names, int count);
 static void forget_table(Datum arg, Oid relid);
@@ -93,7 +97,7 @@ look_if_plain(Relation rel)
 	return rel->rd_tableam == GetHeapamTableAmRoutine() &&
 		rel->rd_rules == NULL &&
 		!rel->rd_rel->relrowsecurity &&
-		rel->rd_rel->relreplident != REPLICA_IDENTITY_NOTHING &&
+		can_be_published(rel) &&
 		has_only_own_triggers(rel) &&
 		has_only_own_checks(rel) &&
 		has_only_own_columns(rel) &&
@@ -124,21 +128,64 @@ has_only_own_checks(Relation rel)
 	return true;
 }
 
-/* None that must not be null or is computed besides those that we know. */
+/*
+ * Whether no publication forbids an UPDATE or DELETE, as the executor would
+ * find out: by a row filter or a list of columns, or for want of an identity.
+ */
+static bool
+can_be_published(Relation rel)
+{
+	PublicationDesc published;
+
+	RelationBuildPublicationDesc(rel, &published);
+	if (!published.pubactions.pubupdate && !published.pubactions.pubdelete)
+		return true;
+	return published.rf_valid_for_update && published.rf_valid_for_delete &&
+		published.cols_valid_for_update && published.cols_valid_for_delete &&
+		(rel->rd_rel->relreplident == REPLICA_IDENTITY_FULL ||
+		 OidIsValid(RelationGetReplicaIndex(rel)));
+}
+
+/* None that is computed, or must not be null without being filled by us. */
 static bool
 has_only_own_columns(Relation rel)
 {
+	static const int filled_in_jobs[] = {
+		JQ_JOB_ID, JQ_JOB_JOB_TYPE, JQ_JOB_STAGE, JQ_JOB_PRIORITY,
+		JQ_JOB_SCHEDULED_AT, JQ_JOB_PAYLOAD, JQ_JOB_MAX_ATTEMPTS,
+		JQ_JOB_CRASHES, JQ_JOB_WAITING_FOR, JQ_JOB_IDEMPOTENCY_KEY,
+		JQ_JOB_CREATED_AT, JQ_JOB_STATUS, JQ_JOB_ATTEMPTS, JQ_JOB_CLAIM_NO,
+		JQ_JOB_UPDATED_AT
+	};
+	static const int filled_in_runs[] = {
+		JQ_RUN_JOB_ID, JQ_RUN_CLAIM_NO, JQ_RUN_ATTEMPT, JQ_RUN_JOB_TYPE,
+		JQ_RUN_STAGE, JQ_RUN_STATUS, JQ_RUN_CHARGED, JQ_RUN_FINISHED_AT
+	};
 	TupleDesc	desc = RelationGetDescr(rel);
-	int			known_columns = RelationGetRelid(rel) == jq_catalog()->job_runs ?
-	(int) JQ_RUN_NCOLUMNS : (int) JQ_JOB_NCOLUMNS;
+	bool		is_runs = RelationGetRelid(rel) == jq_catalog()->job_runs;
 
 	if (desc->constr != NULL && desc->constr->has_generated_stored)
 		return false;
-	for (int i = known_columns; i < desc->natts; i++)
-		if (TupleDescAttr(desc, i)->attnotnull &&
-			!TupleDescAttr(desc, i)->attisdropped)
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attnotnull && !column->attisdropped &&
+			!(is_runs ?
+			  has_number(filled_in_runs, lengthof(filled_in_runs), i + 1) :
+			  has_number(filled_in_jobs, lengthof(filled_in_jobs), i + 1)))
 			return false;
+	}
 	return true;
+}
+
+static bool
+has_number(const int *numbers, int count, int number)
+{
+	for (int i = 0; i < count; i++)
+		if (numbers[i] == number)
+			return true;
+	return false;
 }
 
 static bool

@@ -15,8 +15,10 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -33,20 +35,26 @@
 #define RECLAIM_WHEN_IDLE_US (1 * USECS_PER_SEC)
 #define RECLAIM_ALWAYS_US (5 * USECS_PER_SEC)
 
+/* Where the WAL of a transaction ended that had only claimed; 0: none. */
+static XLogRecPtr async_claim_end = 0;
+
 static void find_and_take(JqClaiming *claiming);
 static bool can_use_memory(JqClaiming *claiming);
+static bool find_expected(JqClaiming *claiming, const JqCandidate *expected,
+						  const JqLaneName *lane, JqJob *job);
+static bool block_exists(JqClaiming *claiming, ItemPointer tid);
 static bool is_expected(const JqJob *job, const JqCandidate *expected,
 						const JqLaneName *lane);
 static JqTaking write_claim(JqClaiming *claiming, const JqJob *job,
 							bool is_noted);
-static void commit_without_flush(void);
-static void reclaim_if_due(const JqClaiming *claiming);
+static void note_async_claim(bool is_alone);
+static void commit_async_claim(XactEvent event, void *arg);
+static void reclaim_if_due(bool is_idle);
 
 int
 jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 {
 	JqClaiming	claiming = {.claim = claim,.rows = rows};
-	bool		is_alone = !TransactionIdIsValid(GetTopTransactionIdIfAny());
 
 	if (!jq_config_enabled)
 		return 0;
@@ -54,6 +62,7 @@ jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 	jq_scope_enter_bare(JQ_WRITE_ENGINE);
 	jq_scope_prefer_indexes();
 	claiming.now = GetCurrentTimestamp();
+	claiming.is_alone = !TransactionIdIsValid(GetTopTransactionIdIfAny());
 	claiming.parent_row = MakeSingleTupleTableSlot(row_type, &TTSOpsVirtual);
 	jq_table_open(&claiming.live, jq_catalog()->jobs_queue_live);
 	claiming.row = jq_table_slot(&claiming.live);
@@ -63,10 +72,10 @@ jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 	ExecDropSingleTupleTableSlot(claiming.parent_row);
 	jq_scope_leave();
 
-	reclaim_if_due(&claiming);
-	if (is_alone && jq_config_async_claim && claim->holder == 0 &&
-		claiming.claimed > 0 && !IsTransactionBlock())
-		commit_without_flush();
+	if (jq_config_async_claim && claim->holder == 0 && claiming.claimed > 0)
+		note_async_claim(claiming.is_alone);
+	if (claim->holder == 0)
+		reclaim_if_due(claiming.claimed < claim->max_jobs);
 	return claiming.claimed;
 }
 
@@ -101,9 +110,18 @@ jq_claim_tend(void)
 	jq_scope_enter_bare(JQ_WRITE_ENGINE);
 	jq_table_open(&live, jq_catalog()->jobs_queue_live);
 	if (jq_claim_has_memory(&live, now, &reason))
-		jq_claim_sweep(live.rel, now);
+		jq_claim_sweep(live.rel);
 	jq_table_close(&live);
 	jq_scope_leave();
+}
+
+void
+jq_claim_tend_if_alone(void)
+{
+	if (jq_shared_scheduler_is_running(MyDatabaseId))
+		return;
+	jq_claim_tend();
+	reclaim_if_due(true);
 }
 
 bool
@@ -138,7 +156,7 @@ find_and_take(JqClaiming *claiming)
 
 		if (claiming->claim->holder == 0 &&
 			!jq_shared_scheduler_is_running(MyDatabaseId))
-			jq_claim_sweep(claiming->live.rel, claiming->now);
+			jq_claim_sweep(claiming->live.rel);
 		jq_lanes_count(JQ_COUNT_MEMORY_CLAIMS, 1);
 		if (is_complete || claiming->must_stop)
 			return;
@@ -187,16 +205,22 @@ jq_claim_take(JqClaiming *claiming, ItemPointer tid,
 	JqTable    *live = &claiming->live;
 	JqJob		job;
 
-	if (live->is_direct)
+	if (expected != NULL)
 	{
-		if (!jq_table_fetch(live, tid, claiming->row))
-			return jq_table_is_uncommitted(live, tid, claiming->row) ?
+		if (!find_expected(claiming, expected, lane, &job))
+			return block_exists(claiming, tid) &&
+				jq_table_is_uncommitted(live, tid, claiming->row) ?
 				JQ_TAKING_BUSY : JQ_TAKING_STALE;
 	}
-	else if (!jq_table_try_lock(live, tid, claiming->row))
-		return JQ_TAKING_BUSY;
-	jq_job_read(claiming->row, &job);
-	if (expected != NULL && !is_expected(&job, expected, lane))
+	else
+	{
+		if (!(live->is_direct ? jq_table_fetch(live, tid, claiming->row) :
+			  jq_table_try_lock(live, tid, claiming->row)))
+			return JQ_TAKING_BUSY;
+		jq_job_read(claiming->row, &job);
+	}
+	/* Only rows that no trigger has seen are so. */
+	if (job.attempts >= job.max_attempts)
 		return JQ_TAKING_STALE;
 	if (claim->holder != 0 && job.crashes > 0)
 	{
@@ -206,6 +230,44 @@ jq_claim_take(JqClaiming *claiming, ItemPointer tid,
 		claiming->must_stop = true;
 	}
 	return write_claim(claiming, &job, expected != NULL);
+}
+
+/*
+ * Reads the job that a candidate stands for.  Its row may have got a newer
+ * version, which somebody else's note of the older one has hidden.
+ */
+static bool
+find_expected(JqClaiming *claiming, const JqCandidate *expected,
+			  const JqLaneName *lane, JqJob *job)
+{
+	ItemPointerData tid = expected->tid;
+
+	if (block_exists(claiming, &tid) &&
+		jq_table_fetch(&claiming->live, &tid, claiming->row))
+	{
+		jq_job_read(claiming->row, job);
+		if (is_expected(job, expected, lane))
+			return true;
+	}
+	if (!jq_table_find_by_id(&claiming->live, jq_catalog()->jobs_queue_live_pkey,
+							 expected->key.id, claiming->row))
+		return false;
+	jq_job_read(claiming->row, job);
+	return is_expected(job, expected, lane);
+}
+
+/*
+ * VACUUM may have cut off the end of the table.  It cannot now: the table is
+ * locked.
+ */
+static bool
+block_exists(JqClaiming *claiming, ItemPointer tid)
+{
+	BlockNumber block = ItemPointerGetBlockNumber(tid);
+
+	if (block >= claiming->blocks)
+		claiming->blocks = RelationGetNumberOfBlocks(claiming->live.rel);
+	return block < claiming->blocks;
 }
 
 /* A tid may have been given to another row, and a row may have changed. */
@@ -266,14 +328,38 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 }
 
 /*
- * The transaction has written nothing but this claim: to lose it in a crash
- * is to claim the job again.
+ * A transaction that has written nothing but claims may commit without waiting
+ * for its flush: to lose it in a crash is to claim the jobs again.  What it
+ * writes besides, before or after, is in its WAL.
  */
 static void
-commit_without_flush(void)
+note_async_claim(bool is_alone)
 {
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	static bool is_registered = false;
+
+	if (!is_registered)
+	{
+		RegisterXactCallback(commit_async_claim, NULL);
+		is_registered = true;
+	}
+	if (is_alone)
+		async_claim_end = XactLastRecEnd;
+}
+
+static void
+commit_async_claim(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT && async_claim_end != 0 &&
+		async_claim_end == XactLastRecEnd && !IsTransactionBlock())
+	{
+		ereport(DEBUG1,
+				(errmsg_internal("claim commits without waiting for its flush")));
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+								 false);
+	}
+	if (event != XACT_EVENT_PRE_COMMIT)
+		async_claim_end = 0;
 }
 
 /*
@@ -283,27 +369,26 @@ commit_without_flush(void)
  * that sessions, which may live for one call, would have to share.
  */
 static void
-reclaim_if_due(const JqClaiming *claiming)
+reclaim_if_due(bool is_idle)
 {
 	static TimestampTz last_at = 0;
-	TimestampTz age = claiming->now - last_at;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz age = now - last_at;
 	bool		is_shared;
 
-	if (claiming->claim->holder != 0 || IsolationUsesXactSnapshot())
+	if (IsolationUsesXactSnapshot() || !jq_config_enabled)
 		return;
-	if (age >= 0 && age < (claiming->claimed < claiming->claim->max_jobs ?
-						   RECLAIM_WHEN_IDLE_US : RECLAIM_ALWAYS_US))
+	if (age >= 0 && age < (is_idle ? RECLAIM_WHEN_IDLE_US : RECLAIM_ALWAYS_US))
 		return;
 	if (jq_shared_scheduler_is_running(MyDatabaseId))
 		return;
-	last_at = claiming->now;
+	last_at = now;
 	is_shared = jq_lanes_are_joined();
-	if (is_shared && !jq_lanes_begin_duty(JQ_DUTY_RECLAIM, claiming->now))
+	if (is_shared && !jq_lanes_begin_duty(JQ_DUTY_RECLAIM, now))
 		return;
 	(void) jq_resolve_reclaim(jq_shared_incarnation(),
 							  jq_shared_executor_is_alive,
 							  pg_prng_double(&pg_global_prng_state) < 0.01);
 	if (is_shared)
-		jq_lanes_end_duty(JQ_DUTY_RECLAIM, claiming->now,
-						  RECLAIM_WHEN_IDLE_US);
+		jq_lanes_end_duty(JQ_DUTY_RECLAIM, now, RECLAIM_WHEN_IDLE_US);
 }

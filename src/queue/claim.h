@@ -49,6 +49,9 @@ extern TimestampTz jq_claim_next_due(const JqClaim *claim);
  */
 extern void jq_claim_tend(void);
 
+/* The same and the taking back of expired leases, unless a scheduler runs. */
+extern void jq_claim_tend_if_alone(void);
+
 /*
  * Whether jobs of this type, which outside workers serve, began to wait since
  * this was last asked or a claim found none; else *due_at is when to ask

@@ -30,20 +30,26 @@
 #include "queue/claim_path.h"
 #include "queue/hints.h"
 #include "queue/ready.h"
+#include "queue/waiters.h"
 
 #define DISCOVER_INTERVAL_US (5 * USECS_PER_SEC)
+/* More job types than this are not worth remembering: start afresh. */
+#define MAX_KNOWN 4096
+
 #define SWEEP_CHECK_INTERVAL_US (1 * USECS_PER_SEC)
 
 /* Most queued jobs that one sweep looks at in a lane. */
 #define MAX_SWEPT 512
 
 /*
- * Candidates that somebody else has are looked at again by the next claim,
- * but those beyond a few not so soon: claims must not slow down by what a
- * long transaction holds.
+ * A candidate that somebody else has is parked when it goes back: who waits
+ * for jobs does not count on it before its holder ends or some time is over.
+ * Claims try it again at once, but pass what is beyond a few for a moment, or
+ * they would slow down by all that a long transaction holds.
  */
 #define MAX_BUSY 8
-#define PARK_US (100 * 1000)
+#define PARK_US (5 * USECS_PER_SEC)
+#define PASS_US (100 * 1000)
 
 /* The lanes of a job type, or of all, as this backend remembers them. */
 typedef struct KnownLanes
@@ -60,6 +66,9 @@ typedef struct KnownLanes
 	bool	   *may_take;
 	Oid		   *owners;
 } KnownLanes;
+
+static MemoryContext known_context = NULL;
+static HTAB *known_table = NULL;	/* of KnownLanes */
 
 /* A lane in one claim. */
 typedef struct Source
@@ -95,7 +104,8 @@ static void add_sources(Merge *merge, const char *job_type);
 static void look_at(Merge *merge, Source *source);
 static void read_on(Merge *merge, const Source *source);
 static void take_from(Merge *merge, Source *source);
-static void claim_candidates(Merge *merge, const Source *source, int count);
+static void claim_candidates(Merge *merge, const Source *source,
+							 const JqJobType *type, int count);
 static int	compare_sources(const pairingheap_node *a,
 							const pairingheap_node *b, void *arg);
 
@@ -120,6 +130,8 @@ jq_claim_has_memory(JqTable *live, TimestampTz now, const char **reason)
 
 	if (jq_lanes_begin_duty(JQ_DUTY_DISCOVER, now))
 		discover(live->rel, now);
+	if (!jq_lanes_are_discovered())
+		return false;			/* somebody else is at it */
 	if (jq_lanes_overflowed())
 	{
 		*reason = "there are more lanes than jobqueue.max_lanes, or one with too long a name";
@@ -155,24 +167,28 @@ discover(Relation live, TimestampTz now)
 static KnownLanes *
 known_lanes(const char *job_type)
 {
-	static HTAB *table = NULL;
 	char		key[JQ_LANE_NAME_SIZE];
 	uint64		generation = jq_lanes_generation();
 	KnownLanes *known;
 	bool		found;
 
-	if (table == NULL)
+	if (known_table == NULL)
 	{
 		HASHCTL		info = {
 			.keysize = JQ_LANE_NAME_SIZE,
 			.entrysize = sizeof(KnownLanes)
 		};
 
-		table = hash_create("jobqueue known lanes", 64, &info,
-							HASH_ELEM | HASH_STRINGS);
+		if (known_context == NULL)
+			known_context = AllocSetContextCreate(TopMemoryContext,
+												  "jobqueue known lanes",
+												  ALLOCSET_DEFAULT_SIZES);
+		info.hcxt = known_context;
+		known_table = hash_create("jobqueue known lanes", 64, &info,
+								  HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	}
 	strlcpy(key, job_type == NULL ? "" : job_type, sizeof(key));
-	known = hash_search(table, key, HASH_ENTER, &found);
+	known = hash_search(known_table, key, HASH_ENTER, &found);
 	if (!found)
 		memset((char *) known + JQ_LANE_NAME_SIZE, 0,
 			   sizeof(KnownLanes) - JQ_LANE_NAME_SIZE);
@@ -188,7 +204,7 @@ known_lanes(const char *job_type)
 static void
 list_lanes(KnownLanes *known, const char *job_type)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContext old = MemoryContextSwitchTo(known_context);
 	void	   *outdated[] = {
 		known->refs, known->names, known->may_take, known->owners
 	};
@@ -227,6 +243,12 @@ begin_merge(Merge *merge, const JqClaim *claim, Relation live, TimestampTz now)
 {
 	ListCell   *cell;
 
+	/* Nothing of it is in use now. */
+	if (known_table != NULL && hash_get_num_entries(known_table) > MAX_KNOWN)
+	{
+		known_table = NULL;
+		MemoryContextReset(known_context);
+	}
 	merge->claim = claim;
 	merge->live = live;
 	merge->now = now;
@@ -263,7 +285,11 @@ add_sources(Merge *merge, const char *job_type)
 static void
 look_at(Merge *merge, Source *source)
 {
-	JqLaneWish	wish = {.now = merge->now,.owner = source->owner};
+	JqLaneWish	wish = {
+		.now = merge->now,
+		.owner = source->owner,
+		.is_claim = merge->claiming != NULL
+	};
 	JqCandidate head;
 	TimestampTz next_at;
 	int			count;
@@ -283,8 +309,10 @@ look_at(Merge *merge, Source *source)
 				read_on(merge, source);
 				break;
 			case JQ_LANE_BEING_READ:
-				jq_lane_wait(source->ref);
-				break;
+				if (jq_lane_wait(source->ref))
+					break;
+				merge->is_complete = false;
+				return;
 			case JQ_LANE_FOREIGN:
 				merge->is_complete = false;
 				return;
@@ -339,8 +367,10 @@ take_from(Merge *merge, Source *source)
 	JqLaneWish	wish = {
 		.now = merge->now,
 		.owner = source->owner,
+		.is_claim = true,
 		.max = Min(claiming->claim->max_jobs - claiming->claimed, JQ_LANE_REFILL)
 	};
+	const JqJobType *type;
 	TimestampTz next_at;
 	int			count;
 
@@ -352,10 +382,12 @@ take_from(Merge *merge, Source *source)
 		wish.has_limit = second->name->priority == source->name->priority;
 		wish.limit = second->head;
 	}
+	/* Nothing may fail between the taking and the noting. */
+	type = jq_job_type(source->name->job_type);
 	jq_hints_reserve(wish.max);
 	if (jq_lane_take(source->ref, &wish, merge->candidates, &count,
 					 &next_at) == JQ_LANE_READY)
-		claim_candidates(merge, source, count);
+		claim_candidates(merge, source, type, count);
 	else
 		jq_lane_give_up();		/* it is looked at below */
 	if (claiming->claimed < claiming->claim->max_jobs)
@@ -367,9 +399,9 @@ take_from(Merge *merge, Source *source)
  * so does what is left when a job must run alone.
  */
 static void
-claim_candidates(Merge *merge, const Source *source, int count)
+claim_candidates(Merge *merge, const Source *source, const JqJobType *type,
+				 int count)
 {
-	const JqJobType *type = jq_job_type(source->name->job_type);
 	int			first = jq_hints_count();
 
 	for (int i = 0; i < count; i++)
@@ -385,15 +417,17 @@ claim_candidates(Merge *merge, const Source *source, int count)
 								   &merge->candidates[i], source->name);
 		if (taking == JQ_TAKING_BUSY)
 		{
-			bool		is_parked = merge->busy++ >= MAX_BUSY;
+			bool		is_passed = merge->busy++ >= MAX_BUSY;
+			TimestampTz until = merge->now + (is_passed ? PASS_US : PARK_US);
 
 			/* Never 0, which means that it is not parked. */
-			jq_hints_skip(first + i, is_parked ?
-						  JQ_LANE_MS(merge->now + PARK_US) | 1 : 0);
+			jq_hints_skip(first + i, JQ_LANE_MS(until) | 1, is_passed);
 		}
 		else if (taking == JQ_TAKING_STALE)
 		{
-			jq_hints_drop(first + i);
+			/* What this transaction did to it may be undone. */
+			if (merge->claiming->is_alone)
+				jq_hints_drop(first + i);
 			jq_lanes_count(JQ_COUNT_STALE, 1);
 		}
 	}
@@ -444,13 +478,16 @@ compare_sources(const pairingheap_node *a, const pairingheap_node *b, void *arg)
  * that somebody had locked when they were looked at.
  */
 void
-jq_claim_sweep(Relation live, TimestampTz now)
+jq_claim_sweep(Relation live)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	const KnownLanes *known;
 	JqCandidate *found;
+	int			repairs = 0;
 
 	if (!jq_lanes_begin_duty(JQ_DUTY_SWEEP, now))
 		return;
+	jq_scope_refresh();			/* what this claim has taken is not lost */
 	known = known_lanes(NULL);
 	found = palloc(sizeof(JqCandidate) * MAX_SWEPT);
 	for (int i = 0; i < known->count; i++)
@@ -466,8 +503,10 @@ jq_claim_sweep(Relation live, TimestampTz now)
 		count = jq_ready_read(live, &known->names[i], JQ_LANE_KEY_FIRST,
 							  jq_lane_position(ref), MAX_SWEPT, found,
 							  &position);
-		jq_lane_end_sweep(ref, started_at, found, count);
+		repairs += jq_lane_end_sweep(ref, started_at, found, count);
 	}
 	pfree(found);
+	if (repairs > 0)
+		jq_waiters_wake_all();
 	jq_lanes_end_duty(JQ_DUTY_SWEEP, now, SWEEP_CHECK_INTERVAL_US);
 }

@@ -30,6 +30,8 @@ typedef struct JqClaiming
 	TupleTableSlot *parent_row; /* the same in the layout of the result */
 	Tuplestorestate *rows;
 	int			claimed;
+	BlockNumber blocks;			/* of the live leaf, as last counted */
+	bool		is_alone;		/* the transaction had written nothing before */
 	bool		must_stop;		/* the job just taken runs alone */
 } JqClaiming;
 
@@ -83,7 +85,7 @@ extern bool jq_claim_next_due_by_memory(const JqClaim *claim, Relation live,
 extern bool jq_claim_announce_lanes(const char *job_type, Relation live,
 									TimestampTz now);
 
-/* Looks over the lanes whose turn it is. */
-extern void jq_claim_sweep(Relation live, TimestampTz now);
+/* Looks over the lanes whose turn it is, in a snapshot of its own. */
+extern void jq_claim_sweep(Relation live);
 
 #endif							/* JQ_CLAIM_PATH_H */

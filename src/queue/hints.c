@@ -133,9 +133,12 @@ jq_hints_note(Relation live, TupleTableSlot *row)
 	const JqJobType *type;
 	JqLaneName	name;
 
-	if (!jq_lanes_join(RelationGetRelid(live), jq_compat_file_number(live)) ||
-		!is_queued(row))
+	bool		has_lanes;
+
+	if (!jq_shared_is_attached() || !is_queued(row))
 		return;
+	has_lanes = jq_lanes_join(RelationGetRelid(live),
+							  jq_compat_file_number(live));
 	if (!read_row(row, &name, &note.candidate))
 	{
 		jq_lanes_set_overflowed(true);
@@ -144,8 +147,12 @@ jq_hints_note(Relation live, TupleTableSlot *row)
 	type = jq_job_type(name.job_type);
 	set_type(&note, type);
 	note.is_announced = type->notify;
-	note.epoch = jq_lanes_epoch();
-	note.lane = find_lane(&name);
+	note.lane.slot = -1;
+	if (has_lanes)
+	{
+		note.epoch = jq_lanes_epoch();
+		note.lane = find_lane(&name);
+	}
 	note_ready(&note);
 }
 
@@ -161,6 +168,7 @@ read_row(TupleTableSlot *row, JqLaneName *name, JqCandidate *candidate)
 		DatumGetTimestampTz(slot_getattr(row, JQ_JOB_SCHEDULED_AT, &isnull));
 	candidate->key.id = DatumGetInt64(slot_getattr(row, JQ_JOB_ID, &isnull));
 	candidate->tid = row->tts_tid;
+	candidate->is_passed = false;
 	candidate->parked_until = 0;
 	return jq_lane_set_name(name, slot_getattr(row, JQ_JOB_JOB_TYPE, &isnull),
 							slot_getattr(row, JQ_JOB_STAGE, &isnull),
@@ -302,6 +310,7 @@ jq_hints_took(JqLaneRef ref, const JqCandidate *candidate,
 	note->lane = ref;
 	note->epoch = jq_lanes_epoch();
 	note->candidate = *candidate;
+	note->candidate.is_passed = false;
 	note->candidate.parked_until = 0;
 	set_type(note, type);
 	return nnotes - 1;
@@ -335,9 +344,10 @@ jq_hints_drop(int number)
 }
 
 void
-jq_hints_skip(int number, uint32 parked_until)
+jq_hints_skip(int number, uint32 parked_until, bool is_passed)
 {
 	notes[number].kind = NOTE_SKIPPED;
+	notes[number].candidate.is_passed = is_passed;
 	notes[number].candidate.parked_until = parked_until;
 }
 
@@ -356,7 +366,8 @@ jq_hints_end_taking(int first)
 		Note	   *note = &notes[i];
 
 		if (note->kind == NOTE_SKIPPED)
-			offer_now(note);
+			(void) jq_lane_offer(note->lane, note->epoch, &note->candidate,
+								 false);
 		if (note->kind == NOTE_SKIPPED || note->kind == NOTE_DROPPED)
 			continue;
 		if (note->kind == NOTE_TAKEN && ++ntaken > MAX_TAKEN)
@@ -389,9 +400,9 @@ publish(void)
 			offer(&notes[i], now);
 		else if (notes[i].kind == NOTE_REWIND)
 		{
-			if (notes[i].lane.slot < 0 ||
+			if (notes[i].lane.slot >= 0 &&
 				!jq_lane_rewind(notes[i].lane, notes[i].candidate.key))
-				jq_lanes_discover_soon();
+				jq_lanes_forget();
 			for (int n = 0; n < Min(notes[i].jobs, MaxBackends); n++)
 				wake(&notes[i], now);
 		}
@@ -405,13 +416,17 @@ offer(const Note *note, TimestampTz now)
 	wake(note, now);
 }
 
-/* A lane that has been evicted meanwhile must be found again. */
+/*
+ * Where the lane has been evicted, another of that name may have been made
+ * and read meanwhile.
+ */
 static void
 offer_now(const Note *note)
 {
-	if (note->lane.slot < 0 ||
-		!jq_lane_offer(note->lane, note->epoch, &note->candidate))
-		jq_lanes_discover_soon();
+	if (note->lane.slot >= 0 &&
+		!jq_lane_offer(note->lane, note->epoch, &note->candidate,
+					   note->kind == NOTE_READY))
+		jq_lanes_forget();
 }
 
 static void
@@ -438,6 +453,9 @@ give_back(int nest_level)
 	int			kept = 0;
 
 	jq_lane_give_up();
+	jq_lanes_give_up();
+	if (forget_at_abort)
+		jq_lanes_forget();
 	for (int i = 0; i < nnotes; i++)
 	{
 		Note	   *note = &notes[i];
@@ -487,8 +505,6 @@ end_transaction(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_ABORT:
 			give_back(0);
-			if (forget_at_abort)
-				jq_lanes_forget();
 			break;
 		case XACT_EVENT_PREPARE:
 			for (int i = 0; i < nnotes; i++)

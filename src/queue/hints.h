@@ -58,9 +58,9 @@ extern void jq_hints_drop(int number);
 
 /*
  * The candidate was not claimed and goes back now, in jq_hints_end_taking();
- * there it rests until "parked_until", as in JqCandidate.
+ * there it is parked, as in JqCandidate.
  */
-extern void jq_hints_skip(int number, uint32 parked_until);
+extern void jq_hints_skip(int number, uint32 parked_until, bool is_passed);
 
 /* The number that the next candidate gets; ends the taking that began there. */
 extern int	jq_hints_count(void);

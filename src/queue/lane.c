@@ -23,18 +23,20 @@
 #include "base/compat.h"
 #include "queue/lane_memory.h"
 
-/* When to look again at a lane that has nothing but parked candidates. */
-#define PARKED_LOOK_US (50 * 1000)
+/* How long a claim waits for another to read a lane. */
+#define READ_TIMEOUT_MS 1000
 
 static JqLaneRef my_read = {-1, 0}; /* the lane that this backend reads */
+static JqLaneRef my_sweep = {-1, 0};	/* the one that it sweeps */
 
 static JqLane *lock_lane(JqLaneRef ref);
 static void unlock_lane(const JqLane *lane);
 static int	find_place(const JqLane *lane, const JqLaneKey *key, bool *is_there);
-static bool insert(JqLane *lane, const JqCandidate *candidate);
+static bool insert(JqLane *lane, const JqCandidate *candidate, bool is_new);
 static void truncate_at(JqLane *lane, JqLaneKey key);
 static JqLaneAnswer answer_empty(JqLane *lane, TimestampTz now,
 								 TimestampTz *next_at);
+static bool is_parked(const JqCandidate *candidate, TimestampTz now);
 static int	take_candidates(JqLane *lane, const JqLaneWish *wish,
 							JqCandidate *candidates);
 static void end_read(JqLane *lane);
@@ -144,22 +146,30 @@ answer_empty(JqLane *lane, TimestampTz now, TimestampTz *next_at)
 	*next_at = lane->position.scheduled_at;
 	for (int i = 0; i < lane->count; i++)
 	{
-		bool		is_parked = head[i].key.scheduled_at <= now;
-
-		if (is_parked && head[i].parked_until == 0)
-			continue;			/* of another owner */
-		*next_at = is_parked ? now + PARKED_LOOK_US : head[i].key.scheduled_at;
-		break;
+		if (head[i].key.scheduled_at > now)
+		{
+			*next_at = Min(*next_at, head[i].key.scheduled_at);
+			break;
+		}
+		if (is_parked(&head[i], now))
+			*next_at = Min(*next_at, now + (int64) 1000 *
+						   (int32) (head[i].parked_until - JQ_LANE_MS(now)));
 	}
 	lane->is_announced = false;
 	return JQ_LANE_WAITING;
+}
+
+static bool
+is_parked(const JqCandidate *candidate, TimestampTz now)
+{
+	return candidate->parked_until != 0 &&
+		(int32) (candidate->parked_until - JQ_LANE_MS(now)) > 0;
 }
 
 /* Takes the candidates that the wish names; with max 0, only looks at one. */
 static int
 take_candidates(JqLane *lane, const JqLaneWish *wish, JqCandidate *candidates)
 {
-	uint32		now_ms = JQ_LANE_MS(wish->now);
 	int			taken = 0;
 	int			end = lane->first + lane->count;
 	int			kept = lane->first;
@@ -174,8 +184,8 @@ take_candidates(JqLane *lane, const JqLaneWish *wish, JqCandidate *candidates)
 			break;
 		if (OidIsValid(wish->owner) && candidate->owner != wish->owner)
 			continue;
-		if (candidate->parked_until != 0 &&
-			(int32) (candidate->parked_until - now_ms) > 0)
+		if (is_parked(candidate, wish->now) &&
+			(candidate->is_passed || !wish->is_claim))
 			continue;
 		candidates[taken++] = *candidate;
 		if (wish->max == 0)
@@ -221,7 +231,7 @@ jq_lane_publish(JqLaneRef ref, const JqCandidate *candidates, int count,
 		/* Offers beyond the new position are read from the index again. */
 		truncate_at(lane, lane->position);
 		for (int i = 0; i < count; i++)
-			(void) insert(lane, &candidates[i]);
+			(void) insert(lane, &candidates[i], false);
 	}
 	unlock_lane(lane);
 	jq_lanes_count(JQ_COUNT_REFILLS, 1);
@@ -232,6 +242,16 @@ jq_lane_give_up(void)
 {
 	JqLane	   *lane;
 
+	if (my_sweep.slot >= 0)
+	{
+		lane = lock_lane(my_sweep);
+		my_sweep.slot = -1;
+		if (lane != NULL)
+		{
+			lane->sweep_at = 0;
+			unlock_lane(lane);
+		}
+	}
 	if (my_read.slot < 0)
 		return;
 	lane = lock_lane(my_read);
@@ -255,29 +275,33 @@ end_read(JqLane *lane)
 	ConditionVariableBroadcast(&lane->read);
 }
 
-void
+bool
 jq_lane_wait(JqLaneRef ref)
 {
 	volatile JqLane *lane = &jq_lane_array[ref.slot];
 	static uint32 wait_event = 0;
+	bool		is_over = true;
 
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("JobqueueLaneRefill");
 	ConditionVariablePrepareToSleep(&jq_lane_array[ref.slot].read);
-	while (lane->is_being_read && lane->generation == ref.generation)
-		ConditionVariableSleep(&jq_lane_array[ref.slot].read, wait_event);
+	while (is_over && lane->is_being_read && lane->generation == ref.generation)
+		is_over = !ConditionVariableTimedSleep(&jq_lane_array[ref.slot].read,
+											   READ_TIMEOUT_MS, wait_event);
 	ConditionVariableCancelSleep();
+	return is_over;
 }
 
 bool
-jq_lane_offer(JqLaneRef ref, uint64 epoch, const JqCandidate *candidate)
+jq_lane_offer(JqLaneRef ref, uint64 epoch, const JqCandidate *candidate,
+			  bool is_new)
 {
 	JqLane	   *lane = lock_lane(ref);
 
 	if (lane == NULL)
 		return false;
 	if (lane->epoch == epoch)
-		(void) insert(lane, candidate);
+		(void) insert(lane, candidate, is_new);
 	else
 		truncate_at(lane, candidate->key);
 	unlock_lane(lane);
@@ -331,7 +355,7 @@ find_place(const JqLane *lane, const JqLaneKey *key, bool *is_there)
 
 /* False: it was there already, or the index has it still to be read. */
 static bool
-insert(JqLane *lane, const JqCandidate *candidate)
+insert(JqLane *lane, const JqCandidate *candidate, bool is_new)
 {
 	bool		is_there;
 	int			place;
@@ -342,7 +366,10 @@ insert(JqLane *lane, const JqCandidate *candidate)
 	place = find_place(lane, &candidate->key, &is_there);
 	if (is_there)
 	{
-		lane->candidates[place] = *candidate;
+		if (is_new)
+			lane->candidates[place] = *candidate;
+		else if (candidate->parked_until == 0)
+			lane->candidates[place].parked_until = 0;
 		return false;
 	}
 	if (lane->count == JQ_LANE_CANDIDATES)
@@ -392,14 +419,18 @@ jq_lane_begin_sweep(JqLaneRef ref, TimestampTz now)
 
 	if (lane == NULL)
 		return false;
-	is_due = lane->sweep_at <= now && lane->last_used_at > lane->swept_at;
+	is_due = jq_lane_is_time(lane->sweep_at, now) &&
+		lane->last_used_at > lane->swept_at;
 	if (is_due)
+	{
 		lane->sweep_at = now + JQ_LANE_TURN_US;
+		my_sweep = ref;
+	}
 	unlock_lane(lane);
 	return is_due;
 }
 
-void
+int
 jq_lane_end_sweep(JqLaneRef ref, TimestampTz started_at,
 				  const JqCandidate *candidates, int count)
 {
@@ -407,10 +438,11 @@ jq_lane_end_sweep(JqLaneRef ref, TimestampTz started_at,
 	JqLane	   *lane = lock_lane(ref);
 	int			repairs = 0;
 
+	my_sweep.slot = -1;
 	if (lane == NULL)
-		return;
+		return 0;
 	for (int i = 0; i < count; i++)
-		if (insert(lane, &candidates[i]))
+		if (insert(lane, &candidates[i], false))
 			repairs++;
 	lane->swept_at = started_at;
 	lane->sweep_at = now + Max(JQ_LANE_SWEEP_US,
@@ -418,6 +450,7 @@ jq_lane_end_sweep(JqLaneRef ref, TimestampTz started_at,
 	unlock_lane(lane);
 	jq_lanes_count(JQ_COUNT_SWEEPS, 1);
 	jq_lanes_count(JQ_COUNT_REPAIRS, repairs);
+	return repairs;
 }
 
 bool

@@ -69,6 +69,7 @@ typedef struct JqLaneDatabase
 	Oid			file;			/* where it is stored */
 	pg_atomic_uint64 epoch;
 	bool		is_overflowed;
+	bool		is_discovered;	/* all lanes that there were are known */
 	TimestampTz last_used_at;
 	TimestampTz duty_at[JQ_DUTY_COUNT];
 	pg_atomic_uint64 counts[JQ_LANE_COUNTS];
@@ -92,5 +93,15 @@ extern LWLockPadded *jq_lane_locks; /* the directory's, then the lanes' */
  * meanwhile has read in vain.
  */
 extern void jq_lane_reset(JqLane *lane);
+
+/*
+ * Whether an instant has come.  One that is very far off was noted before the
+ * clock was set back.
+ */
+static inline bool
+jq_lane_is_time(TimestampTz instant, TimestampTz now)
+{
+	return instant <= now || instant > now + USECS_PER_HOUR;
+}
 
 #endif							/* JQ_LANE_MEMORY_H */

@@ -45,6 +45,7 @@ static shmem_request_hook_type next_request_hook = NULL;
 static shmem_startup_hook_type next_startup_hook = NULL;
 static HTAB *lane_table = NULL;
 static JqLaneDatabase *mine = NULL; /* this backend's database, once joined */
+static bool my_duties[JQ_DUTY_COUNT];	/* that this backend has begun */
 
 static Size directory_size(void);
 static Size lanes_size(void);
@@ -162,6 +163,7 @@ jq_lanes_join(Oid relid, Oid file)
 	{
 		mine->relid = relid;
 		mine->file = file;
+		mine->is_discovered = false;
 		mine->duty_at[JQ_DUTY_DISCOVER] = 0;
 		pg_atomic_fetch_add_u64(&mine->epoch, 1);
 	}
@@ -204,6 +206,7 @@ find_database(TimestampTz now)
 	database->oid = MyDatabaseId;
 	database->relid = InvalidOid;
 	database->is_overflowed = false;
+	database->is_discovered = false;
 	database->last_used_at = now;
 	memset(database->duty_at, 0, sizeof(database->duty_at));
 	for (int i = 0; i < JQ_LANE_COUNTS; i++)
@@ -223,7 +226,14 @@ jq_lanes_forget(void)
 void
 jq_lanes_discover_soon(void)
 {
-	mine->duty_at[JQ_DUTY_DISCOVER] = 0;
+	if (mine != NULL)
+		mine->duty_at[JQ_DUTY_DISCOVER] = 0;
+}
+
+bool
+jq_lanes_are_discovered(void)
+{
+	return mine->is_discovered;
 }
 
 uint64
@@ -247,7 +257,8 @@ jq_lanes_overflowed(void)
 void
 jq_lanes_set_overflowed(bool overflowed)
 {
-	mine->is_overflowed = overflowed;
+	if (mine != NULL)
+		mine->is_overflowed = overflowed;
 }
 
 bool
@@ -256,10 +267,11 @@ jq_lanes_begin_duty(JqLaneDuty duty, TimestampTz now)
 	bool		is_due;
 
 	mine->last_used_at = now;
-	if (mine->duty_at[duty] > now)
+	if (!jq_lane_is_time(mine->duty_at[duty], now))
 		return false;
 	LWLockAcquire(jq_lane_directory->lock, LW_EXCLUSIVE);
-	is_due = mine->duty_at[duty] <= now;
+	is_due = jq_lane_is_time(mine->duty_at[duty], now);
+	my_duties[duty] = is_due;
 	if (is_due)
 		mine->duty_at[duty] = now + JQ_LANE_TURN_US;
 	LWLockRelease(jq_lane_directory->lock);
@@ -274,7 +286,21 @@ jq_lanes_end_duty(JqLaneDuty duty, TimestampTz started_at, int64 interval_us)
 	LWLockAcquire(jq_lane_directory->lock, LW_EXCLUSIVE);
 	mine->duty_at[duty] =
 		now + Max(interval_us, (now - started_at) * JQ_LANE_REST);
+	if (duty == JQ_DUTY_DISCOVER)
+		mine->is_discovered = true;
 	LWLockRelease(jq_lane_directory->lock);
+	my_duties[duty] = false;
+}
+
+void
+jq_lanes_give_up(void)
+{
+	for (int duty = 0; duty < JQ_DUTY_COUNT; duty++)
+	{
+		if (my_duties[duty] && mine != NULL)
+			mine->duty_at[duty] = 0;
+		my_duties[duty] = false;
+	}
 }
 
 void
@@ -406,20 +432,24 @@ evict(int slot)
 int
 jq_lanes_list(const char *job_type, JqLaneRef **refs, JqLaneName **names)
 {
-	int			count = 0;
-	int			max = 16;
+	int			count = list_some(job_type, NULL, NULL, 0);
+	int			max;
 
-	*refs = palloc(sizeof(JqLaneRef) * max);
-	*names = palloc(sizeof(JqLaneName) * max);
-	for (;;)
+	*refs = NULL;
+	*names = NULL;
+	do
 	{
+		/* There may be more of them by now. */
+		max = count;
+		if (*refs != NULL)
+			pfree(*refs);
+		if (*names != NULL)
+			pfree(*names);
+		*refs = palloc(sizeof(JqLaneRef) * Max(max, 1));
+		*names = palloc(sizeof(JqLaneName) * Max(max, 1));
 		count = list_some(job_type, *refs, *names, max);
-		if (count <= max)
-			return count;
-		max = count + 16;
-		*refs = repalloc(*refs, sizeof(JqLaneRef) * max);
-		*names = repalloc(*names, sizeof(JqLaneName) * max);
-	}
+	} while (count > max);
+	return count;
 }
 
 /* How many there are; the first "max" of them are listed. */

@@ -40,8 +40,10 @@ typedef struct JqCandidate
 {
 	JqLaneKey	key;
 	ItemPointerData tid;		/* of the row version */
+	bool		is_passed;		/* while parked, by claims too */
 	Oid			owner;			/* of the job */
-	uint32		parked_until;	/* JQ_LANE_MS of an instant; 0: not parked */
+	uint32		parked_until;	/* JQ_LANE_MS of an instant, till which it is
+								 * not ready; 0: not parked */
 } JqCandidate;
 
 /* An instant in milliseconds, which wrap around. */
@@ -85,6 +87,7 @@ typedef struct JqLaneWish
 {
 	TimestampTz now;
 	Oid			owner;			/* only jobs of this owner; InvalidOid: all */
+	bool		is_claim;		/* then only what claims pass is parked */
 	int			max;			/* 0: only look */
 	bool		has_limit;		/* only keys up to "limit" */
 	JqLaneKey	limit;
@@ -193,29 +196,34 @@ extern JqLaneKey jq_lane_position(JqLaneRef ref);
 extern void jq_lane_publish(JqLaneRef ref, const JqCandidate *candidates,
 							int count, JqLaneKey position);
 
-/* Ends a refill of this backend that failed, if there is one. */
+/* Ends a refill or a sweep of this backend that failed, if there is one. */
 extern void jq_lane_give_up(void);
 
-/* Waits while somebody else refills the lane; serves interrupts. */
-extern void jq_lane_wait(JqLaneRef ref);
+/*
+ * Waits while somebody else refills the lane; serves interrupts.  False: that
+ * takes too long, perhaps because he waits for this transaction.
+ */
+extern bool jq_lane_wait(JqLaneRef ref);
 
 /*
  * Offers a job that is or may be ready, as found in the table that was joined
- * at "epoch".  False: the lane has gone.
+ * at "epoch".  What is_new replaces an older version of the row; else one that
+ * is there stays, but is not parked any more.  False: the lane has gone.
  */
 extern bool jq_lane_offer(JqLaneRef ref, uint64 epoch,
-						  const JqCandidate *candidate);
+						  const JqCandidate *candidate, bool is_new);
 
 /* As above, for many jobs of which this is the first key. */
 extern bool jq_lane_rewind(JqLaneRef ref, JqLaneKey key);
 
 /*
  * Whether it is this backend's turn to look over a lane that was used since
- * the last time.  Then jq_lane_end_sweep() must follow; if it does not, the
- * next turn comes a minute later.
+ * the last time.  Then jq_lane_end_sweep() must follow, or jq_lane_give_up().
  */
 extern bool jq_lane_begin_sweep(JqLaneRef ref, TimestampTz now);
-extern void jq_lane_end_sweep(JqLaneRef ref, TimestampTz started_at,
+
+/* Returns how many jobs it has put back. */
+extern int	jq_lane_end_sweep(JqLaneRef ref, TimestampTz started_at,
 							  const JqCandidate *candidates, int count);
 
 /*
@@ -225,6 +233,12 @@ extern void jq_lane_end_sweep(JqLaneRef ref, TimestampTz started_at,
 extern bool jq_lanes_begin_duty(JqLaneDuty duty, TimestampTz now);
 extern void jq_lanes_end_duty(JqLaneDuty duty, TimestampTz started_at,
 							  int64 interval_us);
+
+/* Ends the duties of this backend that failed: somebody else may try. */
+extern void jq_lanes_give_up(void);
+
+/* Whether a discovery has ended since everything was forgotten. */
+extern bool jq_lanes_are_discovered(void);
 
 /*
  * Marks a lane as announced, until a claim finds it empty; false when it was

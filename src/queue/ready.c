@@ -157,6 +157,7 @@ read_candidate(TupleTableSlot *slot, JqCandidate *candidate)
 		DatumGetTimestampTz(slot_getattr(slot, JQ_JOB_SCHEDULED_AT, &isnull));
 	candidate->key.id = DatumGetInt64(slot_getattr(slot, JQ_JOB_ID, &isnull));
 	candidate->tid = slot->tts_tid;
+	candidate->is_passed = false;
 	candidate->parked_until = 0;
 	owner = slot_getattr(slot, JQ_JOB_OWNER, &isnull);
 	candidate->owner = isnull ? InvalidOid : DatumGetObjectId(owner);

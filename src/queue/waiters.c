@@ -56,6 +56,7 @@ static void request_memory(void);
 static void create_memory(void);
 static void leave_at_abort(XactEvent event, void *arg);
 static void leave_at_exit(int code, Datum arg);
+static void leave_unserved(void);
 static bool is_meant(const Waiter *waiter, uint32 type);
 
 void
@@ -162,13 +163,24 @@ static void
 leave_at_abort(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_ABORT)
-		jq_waiters_leave();
+		leave_unserved();
 }
 
 static void
 leave_at_exit(int code, Datum arg)
 {
+	leave_unserved();
+}
+
+/* Whoever was woken for a job and does not claim it passes the call on. */
+static void
+leave_unserved(void)
+{
+	bool		was_woken = mine != NULL && mine->is_woken;
+
 	jq_waiters_leave();
+	if (was_woken)
+		jq_waiters_wake_all();
 }
 
 static bool
