@@ -87,6 +87,7 @@ write_settings()
 		autovacuum_naptime = 5s
 		shared_preload_libraries = 'jobqueue'
 		jobqueue.launcher = off
+		jobqueue.max_lanes = 4096
 		include_if_exists = 'suite.conf'
 	CONF
 }
@@ -183,5 +184,5 @@ settings()
 		FROM pg_settings
 		WHERE name IN ('autovacuum', 'checkpoint_timeout', 'fsync', 'full_page_writes',
 			'max_wal_size', 'shared_buffers', 'shared_preload_libraries', 'wal_buffers')
-			OR name = 'jobqueue.launcher'"
+			OR name IN ('jobqueue.launcher', 'jobqueue.max_lanes')"
 }

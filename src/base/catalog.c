@@ -114,7 +114,9 @@ load_catalog(void)
 			pfree(catalog.schema_name);
 		catalog = fresh;
 	}
-	catalog_is_valid = !catalog_was_changed;
+	/* A missing index may come back under its name without telling us. */
+	catalog_is_valid = !catalog_was_changed &&
+		OidIsValid(catalog.jobs_queue_live_ready);
 	return true;
 }
 

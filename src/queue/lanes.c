@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
@@ -44,14 +45,17 @@ LWLockPadded *jq_lane_locks = NULL;
 static shmem_request_hook_type next_request_hook = NULL;
 static shmem_startup_hook_type next_startup_hook = NULL;
 static HTAB *lane_table = NULL;
+static uint32 *lane_types = NULL;	/* hash of each lane's job type; 0: free */
 static JqLaneDatabase *mine = NULL; /* this backend's database, once joined */
 static bool my_duties[JQ_DUTY_COUNT];	/* that this backend has begun */
 
 static Size directory_size(void);
+static Size types_size(void);
 static Size lanes_size(void);
 static void request_memory(void);
 static void create_memory(void);
 static int	find_database(TimestampTz now);
+static uint32 hash_type(const char *job_type);
 static void make_id(JqLaneId *id, const JqLaneName *name);
 static LaneEntry *create_lane(const JqLaneId *id);
 static int	find_slot(TimestampTz now);
@@ -78,6 +82,12 @@ directory_size(void)
 }
 
 static Size
+types_size(void)
+{
+	return mul_size(jq_config_max_lanes, sizeof(uint32));
+}
+
+static Size
 lanes_size(void)
 {
 	return mul_size(jq_config_max_lanes, sizeof(JqLane));
@@ -89,6 +99,7 @@ request_memory(void)
 	if (next_request_hook)
 		next_request_hook();
 	RequestAddinShmemSpace(directory_size());
+	RequestAddinShmemSpace(types_size());
 	RequestAddinShmemSpace(lanes_size());
 	RequestAddinShmemSpace(hash_estimate_size(jq_config_max_lanes,
 											  sizeof(LaneEntry)));
@@ -114,12 +125,14 @@ create_memory(void)
 	lane_table = ShmemInitHash("jobqueue lane names", jq_config_max_lanes,
 							   jq_config_max_lanes, &info,
 							   HASH_ELEM | HASH_BLOBS);
+	lane_types = ShmemInitStruct("jobqueue lane types", types_size(), &found);
 	jq_lane_directory = ShmemInitStruct("jobqueue lane directory", directory_size(),
 										&found);
 	if (!found)
 	{
 		memset(jq_lane_directory, 0, directory_size());
 		memset(jq_lane_array, 0, lanes_size());
+		memset(lane_types, 0, types_size());
 		jq_lane_directory->lock = &jq_lane_locks[0].lock;
 		jq_lane_directory->nlanes = jq_config_max_lanes;
 		pg_atomic_init_u64(&jq_lane_directory->generation, 1);
@@ -363,6 +376,7 @@ create_lane(const JqLaneId *id)
 	if (entry == NULL)
 		return NULL;
 	entry->slot = slot;
+	lane_types[slot] = hash_type(id->name.job_type);
 	jq_lane_directory->headers[slot].in_use = true;
 	jq_lane_directory->headers[slot].id = *id;
 	jq_lane_directory->headers[slot].database =
@@ -380,6 +394,13 @@ create_lane(const JqLaneId *id)
 	LWLockRelease(&jq_lane_locks[slot + 1].lock);
 	pg_atomic_fetch_add_u64(&jq_lane_directory->generation, 1);
 	return entry;
+}
+
+/* Never 0. */
+static uint32
+hash_type(const char *job_type)
+{
+	return hash_bytes((const unsigned char *) job_type, strlen(job_type)) | 1;
 }
 
 static void
@@ -421,6 +442,7 @@ evict(int slot)
 
 	hash_search(lane_table, &header->id, HASH_REMOVE, NULL);
 	header->in_use = false;
+	lane_types[slot] = 0;
 	LWLockAcquire(&jq_lane_locks[slot + 1].lock, LW_EXCLUSIVE);
 	jq_lane_array[slot].generation++;
 	jq_lane_array[slot].is_being_read = false;
@@ -456,6 +478,7 @@ jq_lanes_list(const char *job_type, JqLaneRef **refs, JqLaneName **names)
 static int
 list_some(const char *job_type, JqLaneRef *refs, JqLaneName *names, int max)
 {
+	uint32		hash = job_type != NULL ? hash_type(job_type) : 0;
 	int			count = 0;
 
 	LWLockAcquire(jq_lane_directory->lock, LW_SHARED);
@@ -463,7 +486,9 @@ list_some(const char *job_type, JqLaneRef *refs, JqLaneName *names, int max)
 	{
 		const JqLaneHeader *header = &jq_lane_directory->headers[i];
 
-		if (!header->in_use || header->id.database != MyDatabaseId ||
+		/* Headers are large: most are told apart without them. */
+		if (lane_types[i] == 0 || (hash != 0 && lane_types[i] != hash) ||
+			header->id.database != MyDatabaseId ||
 			(job_type != NULL && strcmp(job_type, header->id.name.job_type) != 0))
 			continue;
 		if (count < max)
