@@ -40,7 +40,7 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
 
 REGRESS        = install enqueue claim resolve operate transitions privileges \
                  settings cron cron_tasks bad_input members user_triggers \
-                 safety lanes wait async_claim
+                 safety lanes lane_faults wait async_claim
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
                  resolve_fenced cron_once dependencies operator_moves

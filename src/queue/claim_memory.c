@@ -329,11 +329,12 @@ static void
 read_on(Merge *merge, const Source *source)
 {
 	JqCandidate *found = palloc(sizeof(JqCandidate) * JQ_LANE_REFILL);
+	JqLaneKey	from = jq_lane_position(source->ref);
 	JqLaneKey	position;
 	int			count;
 
-	count = jq_ready_read(merge->live, source->name,
-						  jq_lane_position(source->ref), JQ_LANE_KEY_END,
+	jq_hints_read(source->ref, from);
+	count = jq_ready_read(merge->live, source->name, from, JQ_LANE_KEY_END,
 						  JQ_LANE_REFILL, found, &position);
 	jq_lane_publish(source->ref, found, count, position);
 	pfree(found);

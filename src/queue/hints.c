@@ -42,6 +42,7 @@ typedef enum NoteKind
 	NOTE_READY,					/* offered at commit */
 	NOTE_REWIND,				/* the lane is read again from here, at commit */
 	NOTE_TAKEN,					/* offered at abort */
+	NOTE_READ,					/* the lane is read again from here, at abort */
 	NOTE_SKIPPED				/* the same, or earlier */
 } NoteKind;
 
@@ -90,6 +91,7 @@ static Note *find_rewind(JqLaneRef lane);
 static void publish(void);
 static void offer(const Note *note, TimestampTz now);
 static void offer_now(const Note *note);
+static void read_again(const Note *note);
 static void wake(const Note *note, TimestampTz now);
 static void give_back(int nest_level);
 static void forget_all(void);
@@ -338,6 +340,21 @@ jq_hints_took_row(TupleTableSlot *row)
 }
 
 void
+jq_hints_read(JqLaneRef ref, JqLaneKey from)
+{
+	Note	   *note;
+
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return;					/* it has written nothing */
+	note = add_note();
+	memset(note, 0, sizeof(*note));
+	note->kind = NOTE_READ;
+	note->nest_level = GetCurrentTransactionNestLevel();
+	note->lane = ref;
+	note->candidate.key = from;
+}
+
+void
 jq_hints_drop(int number)
 {
 	notes[number].kind = NOTE_DROPPED;
@@ -400,9 +417,7 @@ publish(void)
 			offer(&notes[i], now);
 		else if (notes[i].kind == NOTE_REWIND)
 		{
-			if (notes[i].lane.slot >= 0 &&
-				!jq_lane_rewind(notes[i].lane, notes[i].candidate.key))
-				jq_lanes_forget();
+			read_again(&notes[i]);
 			for (int n = 0; n < Min(notes[i].jobs, MaxBackends); n++)
 				wake(&notes[i], now);
 		}
@@ -414,6 +429,14 @@ offer(const Note *note, TimestampTz now)
 {
 	offer_now(note);
 	wake(note, now);
+}
+
+static void
+read_again(const Note *note)
+{
+	if (note->lane.slot >= 0 &&
+		!jq_lane_rewind(note->lane, note->candidate.key))
+		jq_lanes_forget();
 }
 
 /*
@@ -470,6 +493,8 @@ give_back(int nest_level)
 			offer(note, now);
 			ntaken = Max(ntaken - 1, 0);
 		}
+		else if (note->kind == NOTE_READ)
+			read_again(note);
 		else if (note->kind == NOTE_READY)
 			nready--;
 	}
@@ -508,8 +533,12 @@ end_transaction(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PREPARE:
 			for (int i = 0; i < nnotes; i++)
-				if (notes[i].kind != NOTE_REWIND)
+			{
+				if (notes[i].kind == NOTE_READ)
+					read_again(&notes[i]);
+				else if (notes[i].kind != NOTE_REWIND)
 					offer_now(&notes[i]);
+			}
 			break;
 		default:
 			return;

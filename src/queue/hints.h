@@ -53,6 +53,12 @@ extern int	jq_hints_took(JqLaneRef ref, const JqCandidate *candidate,
  */
 extern void jq_hints_took_row(TupleTableSlot *row);
 
+/*
+ * Notes that a lane is about to be read from "from" on.  What this transaction
+ * has written may hide jobs from it: if that is undone, the lane is read again.
+ */
+extern void jq_hints_read(JqLaneRef ref, JqLaneKey from);
+
 /* The candidate turned out to be none: it is forgotten. */
 extern void jq_hints_drop(int number);
 
