@@ -52,13 +52,16 @@ wait_for_query($node, "SELECT status FROM jobs_queue WHERE id = $id", 'completed
 is($node->safe_psql('postgres', "SELECT attempts, crashes, claim_no FROM jobs_queue WHERE id = $id"), '1|1|2', 'it is run again');
 is($node->safe_psql('postgres', "SELECT count(*) FROM effects WHERE job_id = $id"), '1', 'with one effect');
 
-# A poison job among innocents
-my $poison = $node->safe_psql('postgres', q{
-	GRANT pg_execute_server_program TO alice;
+# A poison job among innocents. All begin to exist at once: it is run within a
+# millisecond, and the session that enqueues them may not live to say goodbye.
+$node->safe_psql('postgres', 'GRANT pg_execute_server_program TO alice');
+my ($ignored, $poison) = $node->psql('postgres', q{
 	SET SESSION AUTHORIZATION alice;
+	BEGIN;
 	SELECT enqueue_sql('INSERT INTO effects VALUES ($2, ''innocent'')') FROM generate_series(1, 50) OFFSET 50;
 	SELECT enqueue_sql('COPY (SELECT 1) TO PROGRAM ''kill -9 $PPID''');
 	SELECT enqueue_sql('INSERT INTO effects VALUES ($2, ''innocent'')') FROM generate_series(1, 50) OFFSET 50;
+	COMMIT;
 });
 $poison = (split /\n/, $poison)[-1];
 wait_for_query($node, q{SELECT count(*) FROM jobs_queue_live}, 0);
