@@ -42,8 +42,8 @@ typedef enum NoteKind
 	NOTE_READY,					/* offered at commit */
 	NOTE_REWIND,				/* the lane is read again from here, at commit */
 	NOTE_TAKEN,					/* offered at abort */
-	NOTE_READ,					/* the lane is read again from here, at abort */
-	NOTE_SKIPPED				/* the same, or earlier */
+	NOTE_SKIPPED,				/* the same, or earlier */
+	NOTE_READ					/* the lane is read again from here, at abort */
 } NoteKind;
 
 typedef struct Note
@@ -134,7 +134,6 @@ jq_hints_note(Relation live, TupleTableSlot *row)
 	Note		note = {.kind = NOTE_READY};
 	const JqJobType *type;
 	JqLaneName	name;
-
 	bool		has_lanes;
 
 	if (!jq_shared_is_attached() || !is_queued(row))

@@ -10,8 +10,9 @@
  *	  candidate can be claimed, the heap alone decides; what is wrong or
  *	  missing here costs time.
  *
- *	  Nothing here touches a table, allocates or raises, but for interrupts
- *	  while waiting: transaction callbacks may call it.
+ *	  Nothing here touches a table.  Nothing allocates or raises, but for the
+ *	  functions that list, and interrupts while waiting: so transaction
+ *	  callbacks may call the others.
  *
  *-------------------------------------------------------------------------
  */
