@@ -10,20 +10,25 @@ MODULE_big = jobqueue
 # One paragraph per layer; a layer knows its own directory and those below it.
 OBJS = src/jobqueue.o \
        src/worker/worker.o src/worker/launcher.o src/worker/scheduler.o \
-       src/worker/maintenance.o src/worker/executor.o src/worker/body.o \
+       src/worker/maintenance.o src/worker/executor.o src/worker/claimed.o \
+       src/worker/batch.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \
-       src/queue/job.o src/queue/job_types.o src/queue/backoff.o \
+       src/api/body.o src/api/run.o \
+       src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
        src/queue/ready.o \
        src/queue/hints.o src/queue/waiters.o src/queue/resolve.o \
+       src/queue/cancellation.o \
        src/queue/completion.o src/queue/running.o \
        src/queue/dependencies.o src/queue/job_row.o \
        src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o \
        src/cron/expression.o src/cron/schedule.o src/cron/tasks.o \
+       src/body/body.o src/body/command.o src/body/current.o \
+       src/body/journal.o src/body/session.o src/body/watch.o \
        src/base/config.o src/base/catalog.o src/base/db.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
        src/base/plain.o \
@@ -40,7 +45,7 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
 
 REGRESS        = install enqueue claim resolve operate transitions privileges \
                  settings cron cron_tasks bad_input members user_triggers \
-                 safety lanes lane_faults wait async_claim
+                 safety lanes lane_faults wait async_claim run_job
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
                  resolve_fenced cron_once dependencies operator_moves

@@ -118,6 +118,7 @@ CREATE TABLE job_runs (
 	finished_at timestamptz NOT NULL DEFAULT now(),
 	error text,
 	result jsonb,
+	command_tag text COLLATE "C",
 	CONSTRAINT job_runs_pkey PRIMARY KEY (job_id, claim_no),
 	CONSTRAINT job_runs_status_check CHECK (status IN
 		('completed', 'failed', 'expired', 'released', 'cancelled', 'crashed', 'skipped'))
@@ -126,6 +127,23 @@ COMMENT ON TABLE job_runs IS 'One row per ended claim of a job';
 COMMENT ON COLUMN job_runs.attempt IS 'attempts of the job during this claim';
 COMMENT ON COLUMN job_runs.status IS 'How the claim ended: completed, failed, expired, released, cancelled, crashed or skipped';
 COMMENT ON COLUMN job_runs.charged IS 'Whether the claim counts against max_attempts';
+COMMENT ON COLUMN job_runs.command_tag IS 'What the last statement of an SQL job did, as in INSERT 0 5';
+
+CREATE SEQUENCE job_logs_id_seq;
+
+CREATE TABLE job_logs (
+	id bigint NOT NULL DEFAULT nextval('@extschema@.job_logs_id_seq'),
+	job_id bigint NOT NULL,
+	claim_no integer NOT NULL,
+	logged_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	level text COLLATE "C" NOT NULL DEFAULT 'info',
+	message text NOT NULL,
+	data jsonb,
+	CONSTRAINT job_logs_pkey PRIMARY KEY (job_id, claim_no, id),
+	CONSTRAINT job_logs_level_check CHECK (level IN ('debug', 'info', 'notice', 'warning', 'error'))
+);
+ALTER SEQUENCE job_logs_id_seq OWNED BY job_logs.id;
+COMMENT ON TABLE job_logs IS 'What jobs said while they ran: job_log(), and NOTICEs of SQL jobs, up to jobqueue.max_log_lines per attempt';
 
 CREATE TABLE http_endpoints (
 	name text COLLATE "C" NOT NULL,
@@ -163,12 +181,14 @@ CREATE TABLE job_types (
 	dead_letter boolean NOT NULL DEFAULT false,
 	keep_completed interval,
 	notify boolean NOT NULL DEFAULT false,
+	mode text COLLATE "C" NOT NULL DEFAULT 'batched',
 	description text,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	updated_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT job_types_pkey PRIMARY KEY (job_type),
 	CONSTRAINT job_types_endpoint_fkey FOREIGN KEY (endpoint) REFERENCES http_endpoints (name),
-	CONSTRAINT job_types_runner_check CHECK (runner IN ('external', 'sql', 'http'))
+	CONSTRAINT job_types_runner_check CHECK (runner IN ('external', 'sql', 'http')),
+	CONSTRAINT job_types_mode_check CHECK (mode IN ('batched', 'alone', 'autonomous'))
 );
 COMMENT ON TABLE job_types IS 'Settings per job type; a job type without a row uses the jobqueue.* settings';
 COMMENT ON COLUMN job_types.owner IS 'The role that the command runs as';
@@ -181,6 +201,7 @@ COMMENT ON COLUMN job_types.timeout IS 'Longest run of one attempt in the server
 COMMENT ON COLUMN job_types.batch_size IS 'Default of max_jobs in claim_jobs(); NULL: jobqueue.batch_size';
 COMMENT ON COLUMN job_types.dead_letter IS 'Jobs that used up their attempts end in status error, not failed';
 COMMENT ON COLUMN job_types.notify IS 'Whether the scheduler sends a NOTIFY on channel jobqueue, with the job type, when jobs begin to wait for a worker';
+COMMENT ON COLUMN job_types.mode IS 'How the command runs: batched, with other jobs in one transaction; alone, in one of its own; autonomous, for commands that manage transactions';
 COMMENT ON COLUMN job_types.keep_completed IS 'How long completed jobs are kept; zero: not at all; NULL: for ever';
 
 CREATE SEQUENCE cron_tasks_id_seq;
@@ -274,7 +295,7 @@ DECLARE
 BEGIN
 	EXECUTE format('SELECT NOT EXISTS (SELECT FROM %I.jobs_queue)', TG_TABLE_SCHEMA) INTO is_empty;
 	IF is_empty THEN
-		EXECUTE format('TRUNCATE %1$I.job_runs, %1$I.job_dependencies', TG_TABLE_SCHEMA);
+		EXECUTE format('TRUNCATE %1$I.job_runs, %1$I.job_logs, %1$I.job_dependencies', TG_TABLE_SCHEMA);
 	END IF;
 	RETURN NULL;
 END
@@ -474,6 +495,33 @@ CREATE FUNCTION set_job_stage(job_id bigint, worker_id uuid, stage text, claim_n
 COMMENT ON FUNCTION set_job_stage(bigint, uuid, text, integer)
 	IS 'Sets the stage of a held job, at which a retry resumes';
 
+CREATE FUNCTION job_log(
+		message text,
+		level text DEFAULT 'info',
+		data jsonb DEFAULT NULL,
+		job_id bigint DEFAULT NULL,
+		worker_id uuid DEFAULT NULL,
+		claim_no integer DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_job_log';
+COMMENT ON FUNCTION job_log(text, text, jsonb, bigint, uuid, integer)
+	IS 'Adds a line to the log of the running SQL job, or of the job that an outside worker holds; kept even if the job fails';
+
+CREATE FUNCTION current_job(
+		OUT job_id bigint,
+		OUT claim_no integer,
+		OUT attempt integer,
+		OUT max_attempts integer,
+		OUT job_type text,
+		OUT stage text,
+		OUT correlation_id text,
+		OUT worker_id uuid,
+		OUT scheduled_at timestamptz,
+		OUT deadline timestamptz)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_current_job';
+COMMENT ON FUNCTION current_job()
+	IS 'The SQL job that this session runs now; nulls when there is none';
+
 CREATE PROCEDURE wait_for_jobs(
 		job_types text[] DEFAULT NULL,
 		timeout interval DEFAULT '30 seconds',
@@ -517,6 +565,22 @@ CREATE FUNCTION cancel_job(job_id bigint, reason text DEFAULT NULL)
 COMMENT ON FUNCTION cancel_job(bigint, text)
 	IS 'Cancels a queued or blocked job; asks the holder of a running job to stop; false when the job has ended';
 
+CREATE FUNCTION run_job(job_id bigint)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_run_job';
+COMMENT ON FUNCTION run_job(bigint)
+	IS 'Runs a queued SQL job, due or not, in this session and transaction, as the role that it belongs to; false when it failed';
+
+CREATE FUNCTION drain_jobs(
+		job_types text[] DEFAULT NULL,
+		max_jobs integer DEFAULT NULL,
+		with_scheduled boolean DEFAULT false,
+		OUT completed bigint,
+		OUT failed bigint)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_drain_jobs';
+COMMENT ON FUNCTION drain_jobs(text[], integer, boolean)
+	IS 'Runs every due SQL job that runs as the caller, in this session and transaction, until none is left; with_scheduled: future ones, too';
+
 CREATE FUNCTION grant_job_role(role regrole, job_role text)
 	RETURNS void
 	LANGUAGE plpgsql VOLATILE
@@ -533,9 +597,9 @@ BEGIN
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	functions := CASE job_role
-		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql}'::text[]
-		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,register_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{requeue_job,requeue_jobs,cancel_job,complete_job,schedule_cron_task,schedule_sql,unschedule_cron_task,enqueue_cron_tasks,cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts}'::text[]
+		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs}'::text[]
+		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,wait_for_jobs}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,schedule_cron_task,schedule_sql,unschedule_cron_task,enqueue_cron_tasks,cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -577,6 +641,7 @@ BEGIN
 			('operator', 'SEQUENCE', 'USAGE', 'event_subscriptions_id_seq'),
 			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'http_endpoints'),
 			('operator', 'TABLE', 'SELECT', 'job_runs'),
+			('operator', 'TABLE', 'SELECT', 'job_logs'),
 			('operator', 'TABLE', 'SELECT', 'job_dependencies'),
 			('operator', 'TABLE', 'SELECT', 'registered_workers'),
 			('operator', 'TABLE', 'SELECT', 'dead_letter_jobs'),
@@ -810,7 +875,7 @@ DO $$
 DECLARE
 	t text;
 BEGIN
-	FOREACH t IN ARRAY '{jobs_queue_live,jobs_queue_done,jobs_queue_id_seq,job_runs,
+	FOREACH t IN ARRAY '{jobs_queue_live,jobs_queue_done,jobs_queue_id_seq,job_runs,job_logs,job_logs_id_seq,
 		http_endpoints,job_types,cron_tasks,cron_tasks_id_seq,event_subscriptions,
 		event_subscriptions_id_seq,job_dependencies,registered_workers}'::text[]
 	LOOP

@@ -89,7 +89,8 @@ enum JqRunColumn
 	JQ_RUN_FINISHED_AT,
 	JQ_RUN_ERROR,
 	JQ_RUN_RESULT,
-	JQ_RUN_NCOLUMNS = JQ_RUN_RESULT
+	JQ_RUN_COMMAND_TAG,
+	JQ_RUN_NCOLUMNS = JQ_RUN_COMMAND_TAG
 };
 
 /* NULL when this database does not have the extension.  In a transaction. */

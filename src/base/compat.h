@@ -17,6 +17,9 @@
 #include "miscadmin.h"
 #include "parser/parse_relation.h"
 #include "postmaster/bgworker.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "tcop/pquery.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -168,5 +171,62 @@ WaitEventExtensionNew(const char *name)
 	return PG_WAIT_EXTENSION;
 }
 #endif
+
+/* 18: a portal is always run once */
+static inline bool
+jq_compat_portal_run(Portal portal, DestReceiver *receiver,
+					 QueryCompletion *completion)
+{
+#if PG_VERSION_NUM >= 180000
+	return PortalRun(portal, FETCH_ALL, true, receiver, receiver, completion);
+#else
+	return PortalRun(portal, FETCH_ALL, true, true, receiver, receiver,
+					 completion);
+#endif
+}
+
+/*
+ * 16: lists of locks are dlists.  Whether a process has locks in a partition
+ * of the lock table, and whether one of them is advisory; the second with that
+ * partition's lock held.
+ */
+static inline bool
+jq_compat_has_proc_locks(PGPROC *proc, int partition)
+{
+#if PG_VERSION_NUM >= 160000
+	return !dlist_is_empty(&proc->myProcLocks[partition]);
+#else
+	return !SHMQueueEmpty(&proc->myProcLocks[partition]);
+#endif
+}
+
+static inline bool
+jq_compat_has_advisory_lock(PGPROC *proc, int partition)
+{
+#if PG_VERSION_NUM >= 160000
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &proc->myProcLocks[partition])
+	{
+		PROCLOCK   *lock = dlist_container(PROCLOCK, procLink, iter.cur);
+
+		if (lock->tag.myLock->tag.locktag_lockmethodid == USER_LOCKMETHOD)
+			return true;
+	}
+#else
+	SHM_QUEUE  *locks = &proc->myProcLocks[partition];
+	PROCLOCK   *lock = (PROCLOCK *) SHMQueueNext(locks, locks,
+												 offsetof(PROCLOCK, procLink));
+
+	while (lock != NULL)
+	{
+		if (lock->tag.myLock->tag.locktag_lockmethodid == USER_LOCKMETHOD)
+			return true;
+		lock = (PROCLOCK *) SHMQueueNext(locks, &lock->procLink,
+										 offsetof(PROCLOCK, procLink));
+	}
+#endif
+	return false;
+}
 
 #endif							/* JQ_COMPAT_H */

@@ -37,6 +37,11 @@ int			jq_config_max_attempts = 5;
 int			jq_config_retry_delay = 300;
 int			jq_config_shutdown_timeout = 4000;
 int			jq_config_executor_idle_timeout = 5000;
+int			jq_config_executor_batch_size = 50;
+int			jq_config_executor_max_jobs = 0;
+int			jq_config_executor_max_memory = 256 * 1024;
+int			jq_config_cancel_grace = 3000;
+int			jq_config_max_log_lines = 100;
 int			jq_config_crash_limit = 2;
 int			jq_config_max_payload = 1024;
 bool		jq_config_async_claim = false;
@@ -142,13 +147,25 @@ define_integers(void)
 	define_integer("jobqueue.batch_size",
 				   "Sets how many jobs one claim takes at most.",
 				   &jq_config_batch_size, 1, 1000, 0);
+	define_integer("jobqueue.cancel_grace",
+				   "Sets how long a cancelled SQL job may go on before its process is ended.",
+				   &jq_config_cancel_grace, 100, MS_PER_HOUR, GUC_UNIT_MS);
 	define_integer("jobqueue.crash_limit",
 				   "Sets after how many server crashes a job has failed.",
 				   &jq_config_crash_limit, 1, 100, 0);
+	define_integer("jobqueue.executor_batch_size",
+				   "Sets how many SQL jobs share a transaction at most.",
+				   &jq_config_executor_batch_size, 1, 1000, 0);
 	define_integer("jobqueue.executor_idle_timeout",
 				   "Sets how long an executor waits for another job.",
 				   &jq_config_executor_idle_timeout,
 				   100, MS_PER_HOUR, GUC_UNIT_MS);
+	define_integer("jobqueue.executor_max_jobs",
+				   "Sets after how many jobs an executor gives way to a new one; 0 is never.",
+				   &jq_config_executor_max_jobs, 0, INT_MAX, 0);
+	define_integer("jobqueue.executor_max_memory",
+				   "Sets at how much memory an executor gives way to a new one; 0 is never.",
+				   &jq_config_executor_max_memory, 0, INT_MAX, GUC_UNIT_KB);
 	define_integer("jobqueue.lease",
 				   "Sets how long a worker may stay silent before its job is taken back.",
 				   &jq_config_lease, 1, SECONDS_PER_DAY, GUC_UNIT_S);
@@ -158,6 +175,9 @@ define_integers(void)
 	define_integer("jobqueue.max_executors",
 				   "Sets how many SQL jobs the server runs at once at most.",
 				   &jq_config_max_executors, 0, 1024, 0);
+	define_integer("jobqueue.max_log_lines",
+				   "Sets how many log lines are kept of one attempt of a job.",
+				   &jq_config_max_log_lines, 0, 100000, 0);
 	define_integer("jobqueue.max_payload",
 				   "Sets the largest payload of a job.",
 				   &jq_config_max_payload, 1, 256 * 1024, GUC_UNIT_KB);

@@ -35,6 +35,11 @@ extern int	jq_config_max_attempts;
 extern int	jq_config_retry_delay;	/* s */
 extern int	jq_config_shutdown_timeout; /* ms */
 extern int	jq_config_executor_idle_timeout;	/* ms */
+extern int	jq_config_executor_batch_size;	/* jobs */
+extern int	jq_config_executor_max_jobs;	/* 0: no limit */
+extern int	jq_config_executor_max_memory;	/* kB; 0: no limit */
+extern int	jq_config_cancel_grace; /* ms */
+extern int	jq_config_max_log_lines;
 extern int	jq_config_crash_limit;
 extern int	jq_config_max_payload;	/* kB */
 extern bool jq_config_async_claim;	/* context user */

@@ -59,11 +59,12 @@ static const Setting transaction_settings[] = {
 	{"session_replication_role", "origin"},
 	{"lock_timeout", "5000"},
 	{"row_security", "on"},
-	{"synchronous_commit", "on"},
 	{"DateStyle", "ISO, MDY"},
 	{"IntervalStyle", "postgres"},
 	{"bytea_output", "hex"},
 };
+
+static const Setting durable_commit = {"synchronous_commit", "on"};
 
 /* Current outside the transaction; NULL while there is none. */
 static MemoryContext outer_context = NULL;
@@ -71,18 +72,18 @@ static MemoryContext outer_context = NULL;
 static bool process_is_pinned = false;
 
 static void begin_transaction(void);
-static void pin_transaction_settings(void);
+static void pin_setting(const Setting *setting);
 static void lock_extension(void);
 
 void
 jq_db_begin(const char *activity)
 {
 	begin_transaction();
-	XactReadOnly = false;
 	XactIsoLevel = XACT_READ_COMMITTED;
 	XactDeferrable = false;
+	jq_db_pin_rest();
 	if (!process_is_pinned)
-		pin_transaction_settings();
+		pin_setting(&durable_commit);
 	lock_extension();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -119,10 +120,31 @@ jq_db_commit(void)
 	jq_catalog_commit();
 }
 
+/* Committing leaves another context current. */
+void
+jq_db_begin_statement(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
+}
+
+void
+jq_db_end_statement(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+}
+
+/* A body may have begun a transaction block, which takes two steps to end. */
 void
 jq_db_abort(void)
 {
-	AbortCurrentTransaction();
+	AbortOutOfAnyTransaction();
 	if (outer_context != NULL)
 		MemoryContextSwitchTo(outer_context);
 	outer_context = NULL;
@@ -170,18 +192,24 @@ begin_transaction(void)
 	StartTransactionCommand();
 }
 
+void
+jq_db_pin_rest(void)
+{
+	XactReadOnly = false;
+	if (process_is_pinned)
+		return;
+	for (int i = 0; i < (int) lengthof(transaction_settings); i++)
+		pin_setting(&transaction_settings[i]);
+}
+
 /* Only what differs is set, for setting costs more than looking. */
 static void
-pin_transaction_settings(void)
+pin_setting(const Setting *setting)
 {
-	for (int i = 0; i < (int) lengthof(transaction_settings); i++)
-	{
-		const Setting *setting = &transaction_settings[i];
-		const char *value = GetConfigOption(setting->name, true, false);
+	const char *value = GetConfigOption(setting->name, true, false);
 
-		if (value != NULL && strcmp(value, setting->value) != 0)
-			set_config_option(setting->name, setting->value,
-							  PGC_SUSET, PGC_S_SESSION,
-							  GUC_ACTION_LOCAL, true, 0, false);
-	}
+	if (value != NULL && strcmp(value, setting->value) != 0)
+		set_config_option(setting->name, setting->value,
+						  PGC_SUSET, PGC_S_SESSION,
+						  GUC_ACTION_LOCAL, true, 0, false);
 }

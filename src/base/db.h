@@ -27,6 +27,20 @@ extern void jq_db_begin_as_session(const char *activity);
 
 extern void jq_db_commit(void);
 
+/*
+ * In a transaction of the second kind: protects what follows up to its end,
+ * which is the extension's own work, from the settings of the session.
+ * synchronous_commit is left to the session.
+ */
+extern void jq_db_pin_rest(void);
+
+/*
+ * Around each statement of a body that manages its transactions: begins a
+ * transaction, or goes on in one that an earlier statement has begun.
+ */
+extern void jq_db_begin_statement(void);
+extern void jq_db_end_statement(void);
+
 /* Ends the transaction, if there is one, without effect.  Safe in PG_CATCH. */
 extern void jq_db_abort(void);
 

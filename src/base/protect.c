@@ -18,6 +18,16 @@ static bool fault_is_lasting(const ErrorData *fault);
 ErrorData *
 jq_protect(void (*work) (void *arg), void *arg)
 {
+	ErrorData  *fault = jq_attempt(work, arg);
+
+	if (fault != NULL && !fault_is_lasting(fault))
+		ReThrowError(fault);
+	return fault;
+}
+
+ErrorData *
+jq_attempt(void (*work) (void *arg), void *arg)
+{
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile fault = NULL;
@@ -39,9 +49,6 @@ jq_protect(void (*work) (void *arg), void *arg)
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-
-	if (fault != NULL && !fault_is_lasting(fault))
-		ReThrowError(fault);
 	return fault;
 }
 

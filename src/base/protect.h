@@ -20,4 +20,7 @@
  */
 extern ErrorData *jq_protect(void (*work) (void *arg), void *arg);
 
+/* The same, but every error is returned. */
+extern ErrorData *jq_attempt(void (*work) (void *arg), void *arg);
+
 #endif							/* JQ_PROTECT_H */

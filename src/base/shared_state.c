@@ -26,6 +26,14 @@
 #define START_TIMEOUT_MS 10000
 #define SUSPECT_MS 10000		/* how long a suspect job keeps others away */
 #define MAX_MARKS 64
+#define MAX_CANCELLED 64		/* jobs that wait in an executor, at most */
+
+/* A claim that was cancelled before it began. */
+typedef struct CancelledClaim
+{
+	int64		job_id;
+	int32		claim_no;
+} CancelledClaim;
 
 /* Fields that are not in JqWorkerInfo are nobody else's business. */
 typedef struct WorkerSlot
@@ -33,7 +41,10 @@ typedef struct WorkerSlot
 	bool		in_use;
 	uint32		generation;		/* grows with each reservation */
 	Latch	   *latch;			/* NULL: has not attached */
-	int64		cancel_job_id;	/* 0: none */
+	int32		claim_no;		/* of info.job_id */
+	bool		is_cancelled;	/* the running job is */
+	int			ncancelled;		/* of the claims that wait */
+	CancelledClaim cancelled[MAX_CANCELLED];
 	bool		waiting_taken;	/* see jq_shared_take_waiting */
 	TimestampTz suspect_at;		/* a suspect job was begun; 0: none */
 	JqWorkerInfo info;
@@ -210,7 +221,8 @@ has_room(JqWorkerKind kind, Oid database, int max_executors)
 	if (kind != JQ_WORKER_EXECUTOR)
 		return true;
 	for (int i = 0; i < shared->nslots; i++)
-		if (is_executor(&shared->slots[i], InvalidOid, InvalidOid))
+		if (is_executor(&shared->slots[i], InvalidOid, InvalidOid) &&
+			!shared->slots[i].info.is_stuck)
 			executors++;
 	return executors < max_executors;
 }
@@ -231,7 +243,8 @@ jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
 		slot->in_use = true;
 		slot->generation++;
 		slot->latch = NULL;
-		slot->cancel_job_id = 0;
+		slot->is_cancelled = false;
+		slot->ncancelled = 0;
 		slot->waiting_taken = false;
 		slot->suspect_at = 0;
 		memset(&slot->info, 0, sizeof(slot->info));
@@ -405,6 +418,7 @@ jq_shared_begin_batch(void)
 {
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	my_slot->waiting_taken = false;
+	my_slot->ncancelled = 0;
 	my_slot->info.batch_no++;
 	my_slot->info.state = JQ_STATE_RUNNING;
 	LWLockRelease(shared->lock);
@@ -419,31 +433,49 @@ jq_shared_end_batch(void)
 	LWLockRelease(shared->lock);
 }
 
-bool
-jq_shared_begin_job(int64 job_id, int waiting)
+JqBegin
+jq_shared_begin_job(int64 job_id, int32 claim_no, int waiting)
 {
-	bool		taken;
+	JqBegin		begin = JQ_BEGIN_NOW;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	taken = my_slot->waiting_taken;
-	if (!taken)
+	if (my_slot->waiting_taken)
+		begin = JQ_BEGIN_TAKEN;
+	else
 	{
-		my_slot->cancel_job_id = 0;
+		for (int i = 0; i < my_slot->ncancelled; i++)
+			if (my_slot->cancelled[i].job_id == job_id &&
+				my_slot->cancelled[i].claim_no == claim_no)
+				begin = JQ_BEGIN_CANCELLED;
+		my_slot->is_cancelled = false;
+		my_slot->claim_no = claim_no;
 		my_slot->info.job_id = job_id;
 		my_slot->info.waiting_jobs = waiting;
 		my_slot->info.job_started_at = GetCurrentTimestamp();
+		my_slot->info.is_stuck = false;
 	}
 	LWLockRelease(shared->lock);
-	return !taken;
+	return begin;
 }
 
 void
 jq_shared_end_job(void)
 {
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	my_slot->cancel_job_id = 0;
+	my_slot->is_cancelled = false;
+	my_slot->info.is_stuck = false;
 	my_slot->info.job_id = 0;
 	LWLockRelease(shared->lock);
+}
+
+/* Without the lock: in a signal handler. */
+void
+jq_shared_report_stuck(void)
+{
+	volatile WorkerSlot *slot = my_slot;
+
+	if (slot != NULL)
+		slot->info.is_stuck = true;
 }
 
 bool
@@ -486,14 +518,13 @@ jq_shared_should_retire(void)
 	return retire;
 }
 
-/* Without the lock: only this process changes job_id. */
+/* Without the lock: it is reset by this process only, between jobs. */
 bool
 jq_shared_job_is_cancelled(void)
 {
 	volatile WorkerSlot *slot = my_slot;
 
-	return slot != NULL && slot->cancel_job_id != 0 &&
-		slot->cancel_job_id == slot->info.job_id;
+	return slot != NULL && slot->is_cancelled;
 }
 
 int
@@ -556,7 +587,7 @@ jq_shared_count_executors(Oid database, Oid role, JqExecutorCount *count)
 	{
 		WorkerSlot *slot = &shared->slots[i];
 
-		if (!is_executor(slot, database, role))
+		if (!is_executor(slot, database, role) || slot->info.is_stuck)
 			continue;
 		if (slot->info.state == JQ_STATE_STARTING)
 			count->starting++;
@@ -684,14 +715,22 @@ jq_shared_make_room(void)
 }
 
 void
-jq_shared_cancel_job(const pg_uuid_t *worker, int64 job_id)
+jq_shared_cancel_job(const pg_uuid_t *worker, int64 job_id, int32 claim_no)
 {
 	WorkerSlot *slot;
 
+	if (shared == NULL)
+		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = find_executor(worker);
-	if (slot != NULL && slot->info.job_id == job_id)
-		slot->cancel_job_id = job_id;
+	if (slot != NULL && slot->info.job_id == job_id &&
+		slot->claim_no == claim_no)
+		slot->is_cancelled = true;
+	else if (slot != NULL && slot->ncancelled < MAX_CANCELLED)
+	{
+		slot->cancelled[slot->ncancelled].job_id = job_id;
+		slot->cancelled[slot->ncancelled++].claim_no = claim_no;
+	}
 	LWLockRelease(shared->lock);
 }
 

@@ -53,6 +53,7 @@ typedef struct JqWorkerInfo
 	int64		job_id;			/* 0: none */
 	uint32		batch_no;		/* grows with every claim that found jobs */
 	int			waiting_jobs;	/* claimed, not yet begun */
+	bool		is_stuck;		/* its job ignores that it was cancelled */
 	bool		retire;			/* asked to end after the current job */
 	bool		is_absent;		/* ENDED: the database lacks the extension */
 	TimestampTz started_at;		/* of the reservation until attached */
@@ -105,6 +106,14 @@ extern void jq_shared_free_ended(Oid database);
  */
 extern bool jq_shared_attach(const JqWorkerRef *ref);
 
+/* Whether a job may begin. */
+typedef enum JqBegin
+{
+	JQ_BEGIN_NOW,
+	JQ_BEGIN_CANCELLED,			/* it was cancelled while it waited */
+	JQ_BEGIN_TAKEN				/* somebody else gives it back, and the rest */
+} JqBegin;
+
 /* What this worker says of itself. */
 extern void jq_shared_report_state(JqWorkerState state);
 extern void jq_shared_report_cycle(void);
@@ -112,11 +121,14 @@ extern void jq_shared_report_worker_id(const pg_uuid_t *worker);
 extern void jq_shared_report_absent(void);
 
 /*
- * Begins a job; "waiting" others are claimed.  False: they were taken away by
+ * Begins a job; "waiting" others are claimed.  TAKEN: they were taken away by
  * jq_shared_take_waiting(), this one included, and none of them may be run.
  */
-extern bool jq_shared_begin_job(int64 job_id, int waiting);
+extern JqBegin jq_shared_begin_job(int64 job_id, int32 claim_no, int waiting);
 extern void jq_shared_end_job(void);
+
+/* The job ignores that it was cancelled.  Safe in a signal handler. */
+extern void jq_shared_report_stuck(void);
 
 /*
  * Asks to claim a job that was running when the server crashed.  False: an
@@ -146,7 +158,10 @@ extern bool jq_shared_find_scheduler(Oid database, JqWorkerInfo *info);
 extern bool jq_shared_scheduler_is_running(Oid database);
 extern bool jq_shared_executor_is_alive(const pg_uuid_t *worker);
 
-/* InvalidOid stands for every database, and every role. */
+/*
+ * InvalidOid stands for every database, and every role.  Those that are stuck
+ * do not count: others may take their place.
+ */
 extern void jq_shared_count_executors(Oid database, Oid role,
 									  JqExecutorCount *count);
 
@@ -166,8 +181,12 @@ extern void jq_shared_retire(JqWorkerKind kind, Oid database);
  */
 extern void jq_shared_make_room(void);
 
-/* Cancels a job, if that worker is running it now. */
-extern void jq_shared_cancel_job(const pg_uuid_t *worker, int64 job_id);
+/*
+ * Cancels a claim, if that worker is running it now or has yet to begin it.
+ * Never raises and never allocates.
+ */
+extern void jq_shared_cancel_job(const pg_uuid_t *worker, int64 job_id,
+								 int32 claim_no);
 
 /*
  * Takes from an executor the jobs of this batch that wait behind its current

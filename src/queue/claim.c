@@ -79,6 +79,38 @@ jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 	return claiming.claimed;
 }
 
+bool
+jq_claim_job(const JqClaim *claim, int64 job_id, Tuplestorestate *rows,
+			 TupleDesc row_type, bool *is_live, JqStatus *status)
+{
+	JqClaiming	claiming = {.claim = claim,.rows = rows};
+	bool		is_claimed = false;
+	JqJob		job;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	claiming.now = GetCurrentTimestamp();
+	claiming.parent_row = MakeSingleTupleTableSlot(row_type, &TTSOpsVirtual);
+	jq_table_open(&claiming.live, jq_catalog()->jobs_queue_live);
+	claiming.row = jq_table_slot(&claiming.live);
+	claiming.next = jq_table_new_row(&claiming.live);
+	if (!jq_table_lock_by_id(&claiming.live, jq_catalog()->jobs_queue_live_pkey,
+							 job_id, LockTupleExclusive, claiming.row))
+		*is_live = false;
+	else
+	{
+		*is_live = true;
+		jq_job_read(claiming.row, &job);
+		*status = job.status;
+		is_claimed = job.status == JQ_STATUS_QUEUED &&
+			job.attempts < job.max_attempts &&
+			write_claim(&claiming, &job, false) == JQ_TAKING_CLAIMED;
+	}
+	jq_table_close(&claiming.live);
+	ExecDropSingleTupleTableSlot(claiming.parent_row);
+	jq_scope_leave();
+	return is_claimed;
+}
+
 TimestampTz
 jq_claim_next_due(const JqClaim *claim)
 {

@@ -12,6 +12,7 @@
 
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "queue/job.h"
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
 
@@ -35,6 +36,16 @@ typedef struct JqClaim
  */
 extern int	jq_claim(const JqClaim *claim, Tuplestorestate *rows,
 					 TupleDesc row_type);
+
+/*
+ * Claims one job, due or not, waiting for whoever has it locked; puts its row
+ * into "rows".  False: it is not live, that is, unknown or ended; or live with
+ * a status other than queued; or queued, and a trigger of the user's keeps it.
+ * Enters a scope of its own; settings that stop claims are not looked at.
+ */
+extern bool jq_claim_job(const JqClaim *claim, int64 job_id,
+						 Tuplestorestate *rows, TupleDesc row_type,
+						 bool *is_live, JqStatus *status);
 
 /*
  * When the first job that this claim could take is due: now or earlier if one

@@ -17,6 +17,7 @@
 #include "base/catalog.h"
 #include "base/scope.h"
 #include "queue/completion.h"
+#include "queue/job_log.h"
 #include "queue/job_types.h"
 
 static bool delete_held(JqCompletion *completion, const JqHeld *held,
@@ -71,6 +72,7 @@ jq_completion_complete(JqCompletion *completion, const JqHeld *held,
 	run.error = outcome->error ? jq_job_clip_error(outcome->error) : NULL;
 	run.has_result = outcome->has_result;
 	run.result = outcome->result;
+	run.command_tag = outcome->command_tag;
 	if (!jq_job_type_drops_completed(job.job_type))
 	{
 		jq_job_begin_change(completion->row, completion->next, run.finished_at);
@@ -79,6 +81,7 @@ jq_completion_complete(JqCompletion *completion, const JqHeld *held,
 		jq_table_insert(&completion->done, completion->done_row);
 	}
 	jq_job_write_run(&completion->runs, completion->run_row, &job, &run);
+	jq_job_log_write(job.id, job.claim_no, outcome->journal);
 	return true;
 }
 

@@ -282,6 +282,9 @@ jq_job_write_run(JqTable *runs, TupleTableSlot *row, const JqJob *job,
 		jq_job_set(row, JQ_RUN_ERROR, CStringGetTextDatum(run->error));
 	if (run->has_result)
 		jq_job_set(row, JQ_RUN_RESULT, run->result);
+	if (run->command_tag != NULL)
+		jq_job_set(row, JQ_RUN_COMMAND_TAG,
+				   CStringGetTextDatum(run->command_tag));
 	jq_table_insert(runs, row);
 }
 

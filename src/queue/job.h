@@ -120,6 +120,7 @@ typedef struct JqRun
 	const char *error;			/* or NULL */
 	bool		has_result;
 	Datum		result;			/* jsonb */
+	const char *command_tag;	/* or NULL */
 } JqRun;
 
 /* Makes the next version of a job, which the run tells of, the completed one. */

@@ -57,7 +57,7 @@ typedef struct NameList
 static JqStatement select_job_type = {
 	.text = "SELECT runner, owner::pg_catalog.oid, command, enabled,"
 	" max_attempts::pg_catalog.int4, backoff, lease, timeout, batch_size,"
-	" dead_letter, keep_completed, notify"
+	" dead_letter, keep_completed, notify, mode"
 	" FROM @.job_types WHERE job_type = $1",
 	.nargs = 1,
 	.argtypes = {TEXTOID}
@@ -198,6 +198,9 @@ read_row(CachedJobType *entry)
 													 "keep_completed",
 													 0, PG_INT64_MAX);
 	settings->notify = DatumGetBool(jq_statement_value(0, 12));
+	if (!jq_mode_from_name(TextDatumGetCString(jq_statement_value(0, 13)),
+						   &settings->mode))
+		settings->mode = JQ_MODE_ALONE; /* another version's: the safe one */
 }
 
 static bool

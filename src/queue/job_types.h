@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "body/command.h"
 #include "datatype/timestamp.h"
 #include "queue/backoff.h"
 
@@ -40,6 +41,7 @@ typedef struct JqJobType
 	bool		has_keep_completed;
 	int64		keep_completed_us;
 	bool		notify;			/* announce jobs that wait for a worker */
+	JqMode		mode;			/* of the command, at least */
 } JqJobType;
 
 /*

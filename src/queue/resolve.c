@@ -26,9 +26,11 @@
 #include "base/scope.h"
 #include "base/statement.h"
 #include "base/table.h"
+#include "queue/cancellation.h"
 #include "queue/completion.h"
 #include "queue/dependencies.h"
 #include "queue/job.h"
+#include "queue/job_log.h"
 #include "queue/job_types.h"
 #include "queue/resolve.h"
 #include "queue/running.h"
@@ -245,6 +247,7 @@ finish_claim(Change *change, const JqOutcome *outcome)
 	run.error = outcome->error ? jq_job_clip_error(outcome->error) : NULL;
 	run.has_result = outcome->has_result;
 	run.result = outcome->result;
+	run.command_tag = outcome->command_tag;
 
 	switch (outcome->kind)
 	{
@@ -290,6 +293,7 @@ finish_claim(Change *change, const JqOutcome *outcome)
 			break;
 	}
 	jq_job_record_run(&change->job, &run);
+	jq_job_log_write(change->job.id, change->job.claim_no, outcome->journal);
 }
 
 /* To the done leaf, or away where completed jobs are not kept. */
@@ -553,6 +557,9 @@ jq_resolve_cancel(int64 job_id, const char *reason)
 			jq_job_set(change.next, JQ_JOB_CANCEL_REQUESTED_AT,
 					   TimestampTzGetDatum(change.now));
 			write_in_place(&change);
+			if (change.job.holder != 0)
+				jq_cancellation_note(&change.job.locked_by, change.job.id,
+									 change.job.claim_no);
 		}
 		else
 			end_without_success(&change, JQ_STATUS_CANCELLED);
@@ -560,6 +567,25 @@ jq_resolve_cancel(int64 job_id, const char *reason)
 	end_change(&change);
 	jq_scope_leave();
 	return is_live;
+}
+
+bool
+jq_resolve_log(const JqHeld *held, const char *level, const char *message,
+			   const char *data)
+{
+	Change		change;
+	bool		is_held;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	is_held = begin_held_change(&change, held);
+	if (is_held)
+	{
+		jq_job_log_add(change.job.id, change.job.claim_no, level, message,
+					   data);
+		end_change(&change);
+	}
+	jq_scope_leave();
+	return is_held;
 }
 
 void

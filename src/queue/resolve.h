@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "body/journal.h"
 #include "datatype/timestamp.h"
 #include "utils/uuid.h"
 
@@ -39,6 +40,8 @@ typedef struct JqOutcome
 	bool		is_permanent;	/* FAILED: no further attempt */
 	bool		has_retry_at;
 	TimestampTz retry_at;		/* FAILED, RELEASED: instead of the backoff */
+	const char *command_tag;	/* of an SQL job, or NULL */
+	const JqJournal *journal;	/* lines to be kept with the run, or NULL */
 } JqOutcome;
 
 /*
@@ -62,6 +65,10 @@ extern bool jq_resolve_heartbeat(const JqHeld *held, int64 extend_us,
 								 bool has_progress, Datum progress);
 
 extern bool jq_resolve_set_stage(const JqHeld *held, const char *stage);
+
+/* Adds a line to the log of the claim; see jq_job_log_add().  False: not held. */
+extern bool jq_resolve_log(const JqHeld *held, const char *level,
+						   const char *message, const char *data);
 
 /* Completes a job that nobody holds.  False when held, ended so or unknown. */
 extern bool jq_resolve_complete_unheld(int64 job_id, bool has_result,

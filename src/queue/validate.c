@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "base/config.h"
+#include "body/command.h"
 #include "queue/validate.h"
 
 #define MAX_PAYLOAD_DEPTH 100
@@ -27,7 +28,6 @@
 #define SMALL_PAYLOAD 400
 
 static void check_depth(Jsonb *payload);
-static void check_statement_kind(Node *statement);
 static void report_place_in_command(void *arg);
 
 void
@@ -108,22 +108,7 @@ jq_validate_command(const char *command)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("command must not be empty")));
 	foreach(cell, statements)
-		check_statement_kind(lfirst_node(RawStmt, cell)->stmt);
-}
-
-static void
-check_statement_kind(Node *statement)
-{
-	if (IsA(statement, TransactionStmt))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("transaction control statements cannot be jobs"),
-				 errhint("Each job runs in a transaction of its own.")));
-	if (IsA(statement, CopyStmt) &&
-		((CopyStmt *) statement)->filename == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("COPY FROM STDIN and COPY TO STDOUT cannot be jobs")));
+		jq_command_check_statement(lfirst_node(RawStmt, cell)->stmt);
 }
 
 /* Moves the place of a syntax error from the caller's query to the command. */
@@ -155,6 +140,23 @@ jq_validate_sql_payload(Datum payload)
 				 errmsg("payload of a job of type \"sql\" must have a text \"command\""),
 				 errhint("Use enqueue_sql().")));
 	jq_validate_command(pnstrdup(value->val.string.val, value->val.string.len));
+	value = getKeyJsonValueFromContainer(&json->root, "mode", 4, &found);
+	if (value != NULL)
+		jq_validate_mode(value->type == jbvString ?
+						 pnstrdup(value->val.string.val, value->val.string.len) :
+						 "");
+}
+
+void
+jq_validate_mode(const char *mode)
+{
+	JqMode		known;
+
+	if (!jq_mode_from_name(mode, &known))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unrecognized mode \"%s\"", mode),
+				 errhint("The modes are batched, alone and autonomous.")));
 }
 
 Datum

@@ -29,6 +29,9 @@ extern void jq_validate_command(const char *command);
 /* The above for payload->>'command' of the built-in job type. */
 extern void jq_validate_sql_payload(Datum payload);
 
+/* 22023 unless batched, alone or autonomous. */
+extern void jq_validate_mode(const char *mode);
+
 /* {"command": command, "payload": payload}; payload 0 means {}. */
 extern Datum jq_sql_payload(Datum command, Datum payload);
 

@@ -100,7 +100,8 @@ jq_maintenance_watch_running(void *arg)
 							   jq_shared_executor_is_alive))
 			has_lost = true;
 		else if (jobs[i].cancel_requested && jobs[i].holder == incarnation)
-			jq_shared_cancel_job(&jobs[i].worker, jobs[i].id);
+			jq_shared_cancel_job(&jobs[i].worker, jobs[i].id,
+								 jobs[i].claim_no);
 	}
 	jq_db_commit();
 

@@ -44,6 +44,9 @@ extern void jq_worker_connect(Oid role, uint32 flags);
 /* The role that the parent chose. */
 extern Oid	jq_worker_role(void);
 
+/* transaction_timeout of an executor's role, in ms; 0: none. */
+extern int	jq_executor_session_timeout_ms(void);
+
 /* Frees what was allocated in the cycle context, and makes it current. */
 extern void jq_worker_begin_cycle(void);
 

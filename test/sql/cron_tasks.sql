@@ -133,7 +133,7 @@ SELECT schedule_sql('cleanup', '*/5 * * * *', 'DELETE FROM t WHERE x < $1', payl
 	priority => 1, max_attempts => 4, enabled => false, description => 'old rows') > 0 AS ok;
 SELECT job_type, payload, priority, max_attempts, enabled, description FROM cron_tasks ORDER BY name;
 SELECT schedule_sql('wrong', '@hourly', 'SELEC 1');
-SELECT schedule_sql('wrong', '@hourly', 'COMMIT');
+SELECT schedule_sql('wrong', '@hourly', 'COPY t TO STDOUT');
 SELECT schedule_sql('wrong', '@hourly', '  -- nothing');
 SELECT schedule_cron_task('wrong', '@hourly', 'sql', '{"n": 1}');
 SELECT schedule_cron_task('wrong', '@hourly', 'sql', '{"command": "SELEC 1"}');

@@ -117,7 +117,7 @@ FROM (VALUES
 	(1, $$'mail', scheduled_at => 'infinity'$$), (2, $$'mail', scheduled_at => '1999-12-31'$$),
 	(3, $$'mail', jsonb_build_object('x', repeat('x', 1024 * 1024))$$), (4, $$'mail', (repeat('[', 101) || repeat(']', 101))::jsonb || to_jsonb(repeat('x', 400))$$),
 	(5, $$'mail', stage => E'a\tb'$$), (6, $$'mail', unique_key => repeat('k', 2000)$$), (7, $$'mail', group_key => repeat('k', 2000)$$),
-	(8, $$'mail', unique_key => ''$$), (9, $$'sql'$$), (10, $$'sql', '{"command": 1}'$$), (11, $$'sql', '{"command": "COMMIT"}'$$),
+	(8, $$'mail', unique_key => ''$$), (9, $$'sql'$$), (10, $$'sql', '{"command": 1}'$$), (11, $$'sql', '{"command": "COPY t TO STDOUT"}'$$),
 	(12, $$'mail', timeout => '-1 s'$$), (13, $$'mail', max_attempts => 0$$), (14, $$E'a\nb'$$),
 	(15, $$'mail', priority => 40000$$)) AS c (n, arguments) ORDER BY n;
 SELECT regress_jobqueue.try($$SELECT enqueue_sql('', depends_on => '{1}')$$);

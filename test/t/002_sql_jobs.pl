@@ -67,8 +67,6 @@ like(slurp_file($node->logfile), qr/LOG:  job $id \(sql\) failed on attempt 3 of
 is(scalar(grep { /never/ && !/LOG:  statement:/ } split /\n/, slurp_file($node->logfile)), 0, 'the log does not show the command');
 
 my @refused = (
-	[ 'VACUUM effects', qr/VACUUM cannot be executed from a function \(25001\)/ ],
-	[ 'DO $$ BEGIN COMMIT; END $$', qr/invalid transaction termination \(2D000\)/ ],
 	[ 'LISTEN x', qr/cannot execute LISTEN within a background process \(0A000\)/ ],
 	[ 'SELECT nonsense', qr/column "nonsense" does not exist \(42703\)/ ],
 	[ 'SELECT $3', qr/there is no parameter \$3 \(42P02\)/ ],
