@@ -52,7 +52,8 @@ put_worker(ReturnSetInfo *rsinfo, const JqWorkerInfo *worker)
 	nulls[4] = !worker->has_worker_id;
 	values[5] = Int64GetDatum(worker->job_id);
 	nulls[5] = worker->job_id == 0;
-	values[6] = CStringGetTextDatum(jq_shared_state_name(worker->state));
+	values[6] = CStringGetTextDatum(worker->is_stuck ? "stuck" :
+									jq_shared_state_name(worker->state));
 	values[7] = TimestampTzGetDatum(worker->started_at);
 	values[8] = TimestampTzGetDatum(worker->last_cycle_at);
 	nulls[8] = worker->last_cycle_at == 0;
