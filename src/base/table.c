@@ -61,6 +61,7 @@ static LookUp look_up(Relation rel, Oid pkey, int64 id,
 					  LockTupleMode lock_mode, TupleTableSlot *slot);
 static bool lock_version(Relation rel, ItemPointer tid,
 						 LockTupleMode lock_mode, TupleTableSlot *slot);
+static int	same_column(TupleDesc desc, const char *name, int place);
 static bool row_exists(Relation rel, Oid pkey, int64 id);
 
 void
@@ -483,24 +484,14 @@ jq_table_convert(TupleTableSlot *source, TupleTableSlot *target)
 	ExecClearTuple(target);
 	for (int i = 0; i < to->natts; i++)
 	{
-		Form_pg_attribute column = TupleDescAttr(to, i);
 		int			j = i;
 
 		target->tts_isnull[i] = true;
 		target->tts_values[i] = (Datum) 0;
-		if (column->attisdropped)
+		if (TupleDescAttr(to, i)->attisdropped)
 			continue;
-		/* Nearly always the same place; else look it up by name. */
-		if (j >= from->natts || TupleDescAttr(from, j)->attisdropped ||
-			strcmp(NameStr(TupleDescAttr(from, j)->attname),
-				   NameStr(column->attname)) != 0)
-		{
-			for (j = 0; j < from->natts; j++)
-				if (!TupleDescAttr(from, j)->attisdropped &&
-					strcmp(NameStr(TupleDescAttr(from, j)->attname),
-						   NameStr(column->attname)) == 0)
-					break;
-		}
+		if (from != to)
+			j = same_column(from, NameStr(TupleDescAttr(to, i)->attname), i);
 		if (j < from->natts)
 		{
 			target->tts_values[i] = source->tts_values[j];
@@ -508,4 +499,19 @@ jq_table_convert(TupleTableSlot *source, TupleTableSlot *target)
 		}
 	}
 	ExecStoreVirtualTuple(target);
+}
+
+/* Nearly always in the same place; else found by name, or natts. */
+static int
+same_column(TupleDesc desc, const char *name, int place)
+{
+	for (int i = place; i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped &&
+			strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
+			return i;
+	for (int i = 0; i < Min(place, desc->natts); i++)
+		if (!TupleDescAttr(desc, i)->attisdropped &&
+			strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
+			return i;
+	return desc->natts;
 }
