@@ -72,6 +72,7 @@ static void create_memory(void);
 static void release_slot(int code, Datum arg);
 static void wake_launcher(void);
 static void wake_schedulers(void);
+static void set_job(int64 job_id, int32 claim_no, int waiting);
 static void retire_slot(WorkerSlot *slot);
 
 void
@@ -447,15 +448,30 @@ jq_shared_begin_job(int64 job_id, int32 claim_no, int waiting)
 			if (my_slot->cancelled[i].job_id == job_id &&
 				my_slot->cancelled[i].claim_no == claim_no)
 				begin = JQ_BEGIN_CANCELLED;
-		my_slot->is_cancelled = false;
-		my_slot->claim_no = claim_no;
-		my_slot->info.job_id = job_id;
-		my_slot->info.waiting_jobs = waiting;
-		my_slot->info.job_started_at = GetCurrentTimestamp();
-		my_slot->info.is_stuck = false;
+		set_job(job_id, claim_no, waiting);
 	}
 	LWLockRelease(shared->lock);
 	return begin;
+}
+
+void
+jq_shared_resume_job(int64 job_id, int32 claim_no)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	set_job(job_id, claim_no, my_slot->info.waiting_jobs);
+	LWLockRelease(shared->lock);
+}
+
+/* The lock must be held. */
+static void
+set_job(int64 job_id, int32 claim_no, int waiting)
+{
+	my_slot->is_cancelled = false;
+	my_slot->claim_no = claim_no;
+	my_slot->info.job_id = job_id;
+	my_slot->info.waiting_jobs = waiting;
+	my_slot->info.job_started_at = GetCurrentTimestamp();
+	my_slot->info.is_stuck = false;
 }
 
 void

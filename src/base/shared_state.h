@@ -127,6 +127,9 @@ extern void jq_shared_report_absent(void);
 extern JqBegin jq_shared_begin_job(int64 job_id, int32 claim_no, int waiting);
 extern void jq_shared_end_job(void);
 
+/* Begins a job again that had begun before; it is nobody's to take. */
+extern void jq_shared_resume_job(int64 job_id, int32 claim_no);
+
 /* The job ignores that it was cancelled.  Safe in a signal handler. */
 extern void jq_shared_report_stuck(void);
 

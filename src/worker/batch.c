@@ -315,7 +315,7 @@ finish_company(Company *company, bool is_committed)
 
 		if (must_run)
 		{
-			(void) jq_shared_begin_job(job->held.job_id, job->held.claim_no, 0);
+			jq_shared_resume_job(job->held.job_id, job->held.claim_no);
 			is_fine = run_on_its_own(job);
 			jq_shared_end_job();
 		}
