@@ -3,11 +3,13 @@
 # Sourced by bench/run.
 # shellcheck disable=SC2034,SC2154  # variables are shared with the other files
 
-server_jobs=100000
+server_jobs=200000
 
 names+=(
-	[server_1]='no-op SQL job, 1 executor'
-	[server_2]='no-op SQL job, 2 executors'
+	[server_1_unkept]='no-op SQL job, 1 executor, retention zero'
+	[server_1_kept]='the same, kept'
+	[server_2_unkept]='no-op SQL job, 2 executors, retention zero'
+	[server_2_kept]='the same, kept'
 	[start_server]='SQL job in the server'
 	[start_wait]='client in wait_for_jobs, then claim_next_job'
 	[bare]='no library'
@@ -30,12 +32,12 @@ wait_until() # database, condition, seconds
 
 # No-op jobs, enqueued while the server does not run them. The time is that from
 # the first claim to the last end, as job_runs has it.
-run_server_jobs() # executors, round
+run_server_jobs() # executors, round, kept or unkept
 {
 	local speed
 
 	query jobqueue -v kept=true -f "$top/bench/sql/jobqueue.sql"
-	query jobqueue -v rows=$server_jobs -f "$top/bench/sql/server_jobs.sql"
+	query jobqueue -v rows=$server_jobs -v what="$3" -f "$top/bench/sql/server_jobs.sql"
 	query jobqueue -c 'VACUUM ANALYZE' -c CHECKPOINT
 	start_meters
 	switch_jobs on
@@ -47,7 +49,7 @@ run_server_jobs() # executors, round
 	speed=$(query jobqueue -c 'SELECT count(*) / extract(epoch FROM
 		max(finished_at) - min(started_at)) FROM job_runs')
 	compute_figures $server_jobs "$speed"
-	record server "$1" '' "server_$1" "$2" ''
+	record server "$1" '' "server_$1_$3" "$2" ''
 }
 
 switch_jobs() # on or off
@@ -57,7 +59,7 @@ switch_jobs() # on or off
 
 suite_server()
 {
-	local executors round
+	local executors round what
 
 	[ -z "$quick" ] || server_jobs=10000
 	for sync in ${sync_list:-off on}; do
@@ -65,7 +67,9 @@ suite_server()
 			for executors in 1 2; do
 				restart_server "jobqueue.launcher = on" "jobqueue.enabled = off" \
 					"jobqueue.max_executors = $executors" "synchronous_commit = $sync"
-				run_server_jobs "$executors" "$round"
+				for what in unkept kept; do
+					run_server_jobs "$executors" "$round" "$what"
+				done
 			done
 		done
 	done
