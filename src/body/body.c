@@ -74,6 +74,8 @@ jq_body_run(const JqBody *body, JqBodyEnd *end)
 				 errmsg("job has no command that may run as role \"%s\"",
 						GetUserNameFromId(GetUserId(), false))));
 	command = jq_command(body->command);
+	if (command->mode == JQ_MODE_AUTONOMOUS)
+		report_spi_error(SPI_ERROR_TRANSACTION);
 	begin_receiving(&receiver);
 	execute_command(command, body, &receiver.pub);
 	MemoryContextSwitchTo(context); /* SPI leaves its own */

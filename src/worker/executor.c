@@ -38,7 +38,7 @@
 #include "worker/batch.h"
 
 #define WAIT_EVENT "JobqueueExecutorMain"
-#define SHORT_JOB_MS 10			/* claim more when jobs are this short */
+#define CLAIM_MS 100			/* the work that a claim should bring */
 #define BATCHES_PER_CLAIM 4
 
 static pg_uuid_t worker_id;
@@ -237,9 +237,9 @@ list_job_types(void)
 }
 
 /*
- * Runs the claimed jobs, and gives back those that it does not begin.  Only a
- * run of short jobs lets the next claim take more: what waits behind a long
- * job waits in vain.
+ * Runs the claimed jobs, and gives back those that it does not begin.  How
+ * many the next claim takes follows from how long these took: what waits here
+ * waits in vain while another executor could run it.
  */
 static void
 run_batch(JqBatch *batch)
@@ -260,6 +260,9 @@ run_batch(JqBatch *batch)
 
 	spent_ms = TimestampDifferenceMilliseconds(started_at,
 											   GetCurrentTimestamp());
-	max_claim = spent_ms <= SHORT_JOB_MS * batch->njobs ?
-		Min(max_claim * 2, most) : 1;
+	if (spent_ms > CLAIM_MS)
+		max_claim = (int) (batch->njobs * CLAIM_MS / spent_ms);
+	else if (spent_ms <= CLAIM_MS / 2)
+		max_claim *= 2;
+	max_claim = Max(Min(max_claim, most), 1);
 }

@@ -57,8 +57,14 @@ sub new
 sub wait_for_query
 {
 	my ($node, $sql, $expected) = @_;
+	my $found;
 
-	return if $node->poll_query_until('postgres', $sql, $expected // 't');
+	# A psql that a restarting server turns away does not read its query.
+	while (!defined($found = eval { $node->poll_query_until('postgres', $sql, $expected // 't') }))
+	{
+		die $@ unless $@ =~ /Broken pipe/;
+	}
+	return if $found;
 
 	my @log = grep { !/LOG:  statement:/ } split /\n/, slurp_file($node->logfile);
 	splice @log, 0, -30 if @log > 30;
