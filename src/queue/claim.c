@@ -214,19 +214,14 @@ can_use_memory(JqClaiming *claiming)
 }
 
 bool
-jq_claim_may_take(const JqClaim *claim, const JqJobType *type, Oid *owner)
+jq_claim_may_take(const JqClaim *claim, const JqJobType *type, Oid job_owner)
 {
-	JqRunner	runner = claim->holder != 0 ?
-	JQ_RUNNER_SQL : JQ_RUNNER_EXTERNAL;
-
-	*owner = InvalidOid;
-	if (!type->is_enabled || type->runner != runner)
+	if (!type->is_enabled)
 		return false;
-	if (runner == JQ_RUNNER_EXTERNAL)
-		return true;
-	if (type->command == NULL)
-		*owner = claim->role;
-	return type->command == NULL || type->owner == claim->role;
+	if (claim->holder == 0)
+		return type->runner == JQ_RUNNER_EXTERNAL;
+	return type->runner == JQ_RUNNER_SQL && claim->role ==
+		(jq_job_type_is_built_in(type->name) ? job_owner : type->owner);
 }
 
 JqTaking
@@ -311,6 +306,7 @@ is_expected(const JqJob *job, const JqCandidate *expected,
 		job->status == JQ_STATUS_QUEUED &&
 		job->scheduled_at == expected->key.scheduled_at &&
 		job->priority == lane->priority &&
+		(!OidIsValid(lane->owner) || job->owner == lane->owner) &&
 		strcmp(job->stage, lane->stage) == 0 &&
 		strcmp(job->job_type, lane->job_type) == 0;
 }

@@ -59,12 +59,11 @@ typedef struct KnownLanes
 	int			count;
 	JqLaneRef  *refs;
 	JqLaneName *names;
-	/* Which of them a claim may take, and only whose jobs. */
+	/* Which of them a claim may take. */
 	uint32		types_generation;	/* 0: not known yet */
 	int64		holder;			/* of the claims that this is about */
 	Oid			role;
 	bool	   *may_take;
-	Oid		   *owners;
 } KnownLanes;
 
 static MemoryContext known_context = NULL;
@@ -76,7 +75,6 @@ typedef struct Source
 	pairingheap_node node;
 	JqLaneRef	ref;
 	const JqLaneName *name;
-	Oid			owner;			/* only his jobs */
 	JqLaneKey	head;
 } Source;
 
@@ -122,6 +120,8 @@ jq_claim_has_memory(JqTable *live, TimestampTz now, const char **reason)
 		*reason = "jobs_queue_live has triggers, rules, policies, constraints or indexes of its own";
 	else if (!OidIsValid(jq_catalog()->jobs_queue_live_ready))
 		*reason = "index \"jobs_queue_live_ready\" does not exist";
+	else if (!OidIsValid(jq_catalog()->jobs_queue_live_owner))
+		*reason = "index \"jobs_queue_live_owner\" does not exist";
 	else if (!jq_lanes_join(RelationGetRelid(live->rel),
 							jq_compat_file_number(live->rel)))
 		*reason = "too many databases have jobs";
@@ -205,9 +205,7 @@ static void
 list_lanes(KnownLanes *known, const char *job_type)
 {
 	MemoryContext old = MemoryContextSwitchTo(known_context);
-	void	   *outdated[] = {
-		known->refs, known->names, known->may_take, known->owners
-	};
+	void	   *outdated[] = {known->refs, known->names, known->may_take};
 
 	memset((char *) known + JQ_LANE_NAME_SIZE, 0,
 		   sizeof(KnownLanes) - JQ_LANE_NAME_SIZE);
@@ -216,7 +214,6 @@ list_lanes(KnownLanes *known, const char *job_type)
 			pfree(outdated[i]);
 	known->count = jq_lanes_list(job_type, &known->refs, &known->names);
 	known->may_take = palloc(sizeof(bool) * Max(known->count, 1));
-	known->owners = palloc(sizeof(Oid) * Max(known->count, 1));
 	MemoryContextSwitchTo(old);
 }
 
@@ -232,7 +229,7 @@ decide_lanes(KnownLanes *known, const JqClaim *claim)
 	for (int i = 0; i < known->count; i++)
 		known->may_take[i] = jq_claim_may_take(claim,
 											   jq_job_type(known->names[i].job_type),
-											   &known->owners[i]);
+											   known->names[i].owner);
 	known->types_generation = generation;
 	known->holder = claim->holder;
 	known->role = claim->role;
@@ -276,7 +273,6 @@ add_sources(Merge *merge, const char *job_type)
 			continue;
 		sources[i].ref = known->refs[i];
 		sources[i].name = &known->names[i];
-		sources[i].owner = known->owners[i];
 		look_at(merge, &sources[i]);
 	}
 }
@@ -287,7 +283,6 @@ look_at(Merge *merge, Source *source)
 {
 	JqLaneWish	wish = {
 		.now = merge->now,
-		.owner = source->owner,
 		.is_claim = merge->claiming != NULL
 	};
 	JqCandidate head;
@@ -313,7 +308,7 @@ look_at(Merge *merge, Source *source)
 					break;
 				merge->is_complete = false;
 				return;
-			case JQ_LANE_FOREIGN:
+			case JQ_LANE_PARKED:
 				merge->is_complete = false;
 				return;
 			case JQ_LANE_GONE:
@@ -367,7 +362,6 @@ take_from(Merge *merge, Source *source)
 	JqClaiming *claiming = merge->claiming;
 	JqLaneWish	wish = {
 		.now = merge->now,
-		.owner = source->owner,
 		.is_claim = true,
 		.max = Min(claiming->claim->max_jobs - claiming->claimed, JQ_LANE_REFILL)
 	};

@@ -52,11 +52,11 @@ extern JqTaking jq_claim_take(JqClaiming *claiming, ItemPointer tid,
 							  const JqLaneName *lane);
 
 /*
- * Whether this claim may take jobs of a type.  "owner" is set where only the
- * jobs of one owner run as the role of an in-server claim.
+ * Whether this claim may take jobs of a type.  Those of the built-in type run
+ * as their owners: then "job_owner" matters.
  */
 extern bool jq_claim_may_take(const JqClaim *claim, const JqJobType *type,
-							  Oid *owner);
+							  Oid job_owner);
 
 /* Claims until there are enough or none is left, through SQL. */
 extern void jq_claim_by_sql(JqClaiming *claiming);

@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "queue/job_types.h"
 #include "queue/lane_memory.h"
 
 /* How long a claim waits for another to read a lane. */
@@ -52,7 +53,8 @@ jq_lane_compare_keys(const JqLaneKey *a, const JqLaneKey *b)
 }
 
 bool
-jq_lane_set_name(JqLaneName *name, Datum job_type, Datum stage, Datum priority)
+jq_lane_set_name(JqLaneName *name, Datum job_type, Datum stage, Datum priority,
+				 Oid owner)
 {
 	text	   *type_text = DatumGetTextPP(job_type);
 	text	   *stage_text = DatumGetTextPP(stage);
@@ -63,6 +65,7 @@ jq_lane_set_name(JqLaneName *name, Datum job_type, Datum stage, Datum priority)
 	text_to_cstring_buffer(type_text, name->job_type, JQ_LANE_NAME_SIZE);
 	text_to_cstring_buffer(stage_text, name->stage, JQ_LANE_NAME_SIZE);
 	name->priority = DatumGetInt16(priority);
+	name->owner = jq_job_type_is_built_in(name->job_type) ? owner : InvalidOid;
 	return true;
 }
 
@@ -133,7 +136,7 @@ jq_lane_take(JqLaneRef ref, const JqLaneWish *wish, JqCandidate *candidates,
 
 /*
  * What becomes of a claim that found nothing for itself.  Candidates that are
- * due are of other owners then, or parked.
+ * due are parked then.
  */
 static JqLaneAnswer
 answer_empty(JqLane *lane, TimestampTz now, TimestampTz *next_at)
@@ -142,7 +145,7 @@ answer_empty(JqLane *lane, TimestampTz now, TimestampTz *next_at)
 	bool		is_read = lane->position.scheduled_at > now;
 
 	if (!is_read)
-		return lane->count == 0 ? JQ_LANE_UNREAD : JQ_LANE_FOREIGN;
+		return lane->count == 0 ? JQ_LANE_UNREAD : JQ_LANE_PARKED;
 	*next_at = lane->position.scheduled_at;
 	for (int i = 0; i < lane->count; i++)
 	{
@@ -182,15 +185,13 @@ take_candidates(JqLane *lane, const JqLaneWish *wish, JqCandidate *candidates)
 			(wish->has_limit &&
 			 jq_lane_compare_keys(&candidate->key, &wish->limit) > 0))
 			break;
-		if (OidIsValid(wish->owner) && candidate->owner != wish->owner)
-			continue;
 		if (is_parked(candidate, wish->now) &&
 			(candidate->is_passed || !wish->is_claim))
 			continue;
 		candidates[taken++] = *candidate;
 		if (wish->max == 0)
 			return taken;
-		/* Those of others move up; usually there are none. */
+		/* Those that are parked move up; usually there are none. */
 		memmove(&lane->candidates[kept + 1], &lane->candidates[kept],
 				sizeof(JqCandidate) * (i - kept));
 		kept++;

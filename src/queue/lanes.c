@@ -411,6 +411,7 @@ make_id(JqLaneId *id, const JqLaneName *name)
 	strlcpy(id->name.job_type, name->job_type, JQ_LANE_NAME_SIZE);
 	strlcpy(id->name.stage, name->stage, JQ_LANE_NAME_SIZE);
 	id->name.priority = name->priority;
+	id->name.owner = name->owner;
 }
 
 /* A free slot, or one made free; -1: none.  The directory must be locked. */
