@@ -61,7 +61,18 @@ typedef struct Demand
 	int64		due;			/* at most a hundred per lane are counted */
 	char	   *refusal;		/* why they cannot run; NULL: they can */
 	bool		has_executor;
+	TimestampTz served_at;		/* when the role last had an executor */
 } Demand;
+
+/* Roles that had an executor, so that each gets its turn where room is short. */
+#define MAX_SERVED 256
+typedef struct Served
+{
+	Oid			role;			/* InvalidOid: free */
+	TimestampTz at;
+} Served;
+
+static Served served[MAX_SERVED];
 
 /*
  * The due jobs of a job type, at most "max" per lane (stage and priority):
@@ -136,6 +147,8 @@ static void serve_demand(void *arg);
 static List *collect_demand(void);
 static List *collect_of_type(List *demand, const char *name,
 							 MemoryContext context);
+static Served *find_served(Oid role);
+static int	compare_demands(const ListCell *a, const ListCell *b);
 static char *role_refusal(Oid role);
 static void reject_due(const Demand *demand);
 static uint64 find_due(const Demand *demand);
@@ -377,7 +390,7 @@ serve_demand(void *arg)
 		jq_shared_make_room();	/* the setting was lowered */
 }
 
-/* In the caller's context. */
+/* In the caller's context; who has waited longest for an executor is first. */
 static List *
 collect_demand(void)
 {
@@ -402,6 +415,7 @@ collect_demand(void)
 	foreach(cell, demands)
 	{
 		Demand	   *demand = (Demand *) lfirst(cell);
+		Served	   *last = find_served(demand->role);
 		char	   *refusal = role_refusal(demand->role);
 		JqExecutorCount count;
 
@@ -409,9 +423,40 @@ collect_demand(void)
 			demand->refusal = MemoryContextStrdup(context, refusal);
 		jq_shared_count_executors(MyDatabaseId, demand->role, &count);
 		demand->has_executor = count.starting + count.idle + count.running > 0;
+		if (demand->has_executor)
+			*last = (Served) {demand->role, GetCurrentTimestamp()};
+		demand->served_at = last->role == demand->role ? last->at : 0;
 	}
 	jq_db_commit();
+	list_sort(demands, compare_demands);
 	return demands;
+}
+
+/* What is known of a role, or else of the one that was served longest ago. */
+static Served *
+find_served(Oid role)
+{
+	Served	   *oldest = &served[0];
+
+	for (int i = 0; i < MAX_SERVED; i++)
+	{
+		if (served[i].role == role)
+			return &served[i];
+		if (served[i].at < oldest->at)
+			oldest = &served[i];
+	}
+	return oldest;
+}
+
+static int
+compare_demands(const ListCell *a, const ListCell *b)
+{
+	const Demand *left = (const Demand *) lfirst(a);
+	const Demand *right = (const Demand *) lfirst(b);
+
+	if (left->served_at != right->served_at)
+		return left->served_at < right->served_at ? -1 : 1;
+	return 0;
 }
 
 /* Adds one entry per role that has due jobs of this type. */
