@@ -85,6 +85,19 @@ extern bool jq_claim_next_due_by_memory(const JqClaim *claim, Relation live,
 extern bool jq_claim_announce_lanes(const char *job_type, Relation live,
 									TimestampTz now);
 
+/*
+ * Whether a candidate is what jq_claim_take() would not call stale.  Needs a
+ * snapshot that is newer than the finding.
+ */
+extern bool jq_claim_is_there(JqClaiming *looking,
+							  const JqCandidate *candidate,
+							  const JqLaneName *lane);
+
+/* As jq_claim_count_due; "looking" has a table and a slot for its rows. */
+extern bool jq_claim_count_due_by_memory(JqClaiming *looking,
+										 const char *job_type, int max,
+										 JqDueJobs **due, int *count);
+
 /* Looks over the lanes whose turn it is, in a snapshot of its own. */
 extern void jq_claim_sweep(Relation live);
 

@@ -116,6 +116,8 @@ jq_lane_take(JqLaneRef ref, const JqLaneWish *wish, JqCandidate *candidates,
 	if (lane == NULL)
 		return JQ_LANE_GONE;
 	lane->last_used_at = wish->now;
+	if (lane->count > 0)
+		lane->last_needed_at = wish->now;
 	if (lane->is_being_read)
 		answer = JQ_LANE_BEING_READ;
 	else
@@ -199,6 +201,26 @@ take_candidates(JqLane *lane, const JqLaneWish *wish, JqCandidate *candidates)
 	lane->first += taken;
 	lane->count -= taken;
 	return taken;
+}
+
+int
+jq_lane_count_due(JqLaneRef ref, TimestampTz now, int max)
+{
+	JqLane	   *lane = lock_lane(ref);
+	int			count = 0;
+
+	if (lane == NULL)
+		return 0;
+	for (int i = lane->first; i < lane->first + lane->count && count < max; i++)
+	{
+		if (lane->candidates[i].key.scheduled_at > now)
+			break;
+		if (!is_parked(&lane->candidates[i], now) ||
+			!lane->candidates[i].is_passed)
+			count++;
+	}
+	unlock_lane(lane);
+	return count;
 }
 
 JqLaneKey
@@ -307,6 +329,27 @@ jq_lane_offer(JqLaneRef ref, uint64 epoch, const JqCandidate *candidate,
 		truncate_at(lane, candidate->key);
 	unlock_lane(lane);
 	return true;
+}
+
+void
+jq_lane_drop(JqLaneRef ref, const JqCandidate *candidate)
+{
+	JqLane	   *lane = lock_lane(ref);
+	bool		is_there;
+	int			place;
+
+	if (lane == NULL)
+		return;
+	place = find_place(lane, &candidate->key, &is_there);
+	if (is_there &&
+		ItemPointerEquals(&lane->candidates[place].tid,
+						  unconstify(ItemPointerData *, &candidate->tid)))
+	{
+		lane->count--;
+		memmove(&lane->candidates[place], &lane->candidates[place + 1],
+				sizeof(JqCandidate) * (lane->first + lane->count - place));
+	}
+	unlock_lane(lane);
 }
 
 bool

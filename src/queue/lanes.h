@@ -189,6 +189,9 @@ extern JqLaneAnswer jq_lane_take(JqLaneRef ref, const JqLaneWish *wish,
 								 JqCandidate *candidates, int *count,
 								 TimestampTz *next_at);
 
+/* How many candidates a claim would try now; more than "max" do not count. */
+extern int	jq_lane_count_due(JqLaneRef ref, TimestampTz now, int max);
+
 /* Where the refill that jq_lane_take() asked for starts, inclusive. */
 extern JqLaneKey jq_lane_position(JqLaneRef ref);
 
@@ -216,7 +219,10 @@ extern bool jq_lane_wait(JqLaneRef ref);
 extern bool jq_lane_offer(JqLaneRef ref, uint64 epoch,
 						  const JqCandidate *candidate, bool is_new);
 
-/* As above, for many jobs of which this is the first key. */
+/* Forgets a candidate, unless a newer version of its row has been offered. */
+extern void jq_lane_drop(JqLaneRef ref, const JqCandidate *candidate);
+
+/* As jq_lane_offer, for many jobs of which this is the first key. */
 extern bool jq_lane_rewind(JqLaneRef ref, JqLaneKey key);
 
 /*

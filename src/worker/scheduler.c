@@ -89,6 +89,8 @@ static Served served[MAX_SERVED];
 	"ORDER BY q.scheduled_at, q.id LIMIT " max ") d) "
 
 /* Only so many executors can be woken. */
+#define MAX_DUE 100
+
 static JqStatement due_statement = {
 	.text = DUE_JOBS("100") "SELECT count(*) FROM due d",
 	.nargs = 1,
@@ -121,7 +123,7 @@ static JqStatement due_ids_of_owner_statement = {
 	.argtypes = {REGROLEOID}
 };
 
-static JqStatement due_ids_without_owner_statement = {
+static JqStatement due_without_owner_statement = {
 	.text = JQ_DUE_WITHOUT_OWNER " LIMIT 1000"
 };
 
@@ -149,6 +151,10 @@ static List *collect_of_type(List *demand, const char *name,
 							 MemoryContext context);
 static Served *find_served(Oid role);
 static int	compare_demands(const ListCell *a, const ListCell *b);
+static List *collect_by_sql(List *demands, const char *name, Oid owner,
+							MemoryContext context);
+static List *add_demand(List *demands, const char *name, Oid role, int64 due,
+						MemoryContext context);
 static char *role_refusal(Oid role);
 static void reject_due(const Demand *demand);
 static uint64 find_due(const Demand *demand);
@@ -459,29 +465,44 @@ compare_demands(const ListCell *a, const ListCell *b)
 	return 0;
 }
 
-/* Adds one entry per role that has due jobs of this type. */
+/* Adds the roles that have due jobs of this type, perhaps several times. */
 static List *
 collect_of_type(List *demands, const char *name, MemoryContext context)
 {
 	const JqJobType *type = jq_job_type(name);
 	bool		by_job_owner = jq_job_type_is_built_in(name);
 	Oid			owner = type->owner;
-	Datum		values[1] = {CStringGetTextDatum(name)};
-	uint64		count;
+	JqDueJobs  *due;
+	int			count;
 
 	if (!type->is_enabled)
 		return demands;
-	count = by_job_owner ?
-		jq_statement_query(&due_by_owner_statement, NULL, NULL, 0) :
-		jq_statement_query(&due_statement, values, NULL, 0);
+	if (!jq_claim_count_due(name, MAX_DUE, &due, &count))
+		return collect_by_sql(demands, name, owner, context);
+	for (int i = 0; i < count; i++)
+		demands = add_demand(demands, name, by_job_owner ? due[i].owner : owner,
+							 due[i].jobs, context);
+	if (by_job_owner &&
+		jq_statement_query(&due_without_owner_statement, NULL, NULL, 1) > 0)
+		demands = add_demand(demands, name, InvalidOid, 1, context);
+	return demands;
+}
+
+/* The same where the lanes cannot tell. */
+static List *
+collect_by_sql(List *demands, const char *name, Oid owner,
+			   MemoryContext context)
+{
+	Datum		values[1] = {CStringGetTextDatum(name)};
+	bool		by_job_owner = jq_job_type_is_built_in(name);
+	uint64		count = by_job_owner ?
+	jq_statement_query(&due_by_owner_statement, NULL, NULL, 0) :
+	jq_statement_query(&due_statement, values, NULL, 0);
+
 	for (uint64 row = 0; row < count; row++)
 	{
 		int64		due = DatumGetInt64(jq_statement_value(row, 1));
-		MemoryContext old;
-		Demand	   *demand;
 
-		if (due == 0)
-			continue;
 		if (by_job_owner)
 		{
 			bool		isnull;
@@ -489,15 +510,25 @@ collect_of_type(List *demands, const char *name, MemoryContext context)
 
 			owner = isnull ? InvalidOid : DatumGetObjectId(role);
 		}
-		old = MemoryContextSwitchTo(context);
-		demand = palloc0(sizeof(Demand));
-		demand->job_type = pstrdup(name);
-		demand->by_job_owner = by_job_owner;
-		demand->role = owner;
-		demand->due = due;
-		demands = lappend(demands, demand);
-		MemoryContextSwitchTo(old);
+		if (due > 0)
+			demands = add_demand(demands, name, owner, due, context);
 	}
+	return demands;
+}
+
+static List *
+add_demand(List *demands, const char *name, Oid role, int64 due,
+		   MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Demand	   *demand = palloc0(sizeof(Demand));
+
+	demand->job_type = pstrdup(name);
+	demand->by_job_owner = jq_job_type_is_built_in(name);
+	demand->role = role;
+	demand->due = due;
+	demands = lappend(demands, demand);
+	MemoryContextSwitchTo(old);
 	return demands;
 }
 
@@ -571,8 +602,7 @@ find_due(const Demand *demand)
 		return jq_statement_query(&due_ids_statement, values, NULL, 0);
 	}
 	if (!OidIsValid(demand->role))
-		return jq_statement_query(&due_ids_without_owner_statement, NULL, NULL,
-								  0);
+		return jq_statement_query(&due_without_owner_statement, NULL, NULL, 0);
 	values[0] = ObjectIdGetDatum(demand->role);
 	return jq_statement_query(&due_ids_of_owner_statement, values, NULL, 0);
 }
