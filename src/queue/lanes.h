@@ -60,7 +60,8 @@ typedef struct JqLaneRef
 
 typedef struct JqLaneName
 {
-	Oid			owner;			/* of the built-in type's jobs; else InvalidOid */
+	Oid			owner;			/* of the built-in type's jobs; else
+								 * InvalidOid */
 	char		job_type[JQ_LANE_NAME_SIZE];
 	char		stage[JQ_LANE_NAME_SIZE];
 	int16		priority;

@@ -430,7 +430,10 @@ collect_demand(void)
 		jq_shared_count_executors(MyDatabaseId, demand->role, &count);
 		demand->has_executor = count.starting + count.idle + count.running > 0;
 		if (demand->has_executor)
-			*last = (Served) {demand->role, GetCurrentTimestamp()};
+			*last = (Served)
+		{
+			demand->role, GetCurrentTimestamp()
+		};
 		demand->served_at = last->role == demand->role ? last->at : 0;
 	}
 	jq_db_commit();
