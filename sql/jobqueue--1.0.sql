@@ -70,6 +70,8 @@ CREATE TABLE jobs_queue_live PARTITION OF jobs_queue
 		autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_threshold = 5000);
 CREATE INDEX jobs_queue_live_ready ON jobs_queue_live
 	(job_type, stage, priority, scheduled_at, id);
+CREATE INDEX jobs_queue_live_owner ON jobs_queue_live
+	(owner, stage, priority, scheduled_at, id) WHERE job_type = 'sql';
 CREATE UNIQUE INDEX jobs_queue_live_unique_key ON jobs_queue_live
 	(job_type, unique_key) WHERE unique_key IS NOT NULL;
 CREATE INDEX jobs_queue_live_group ON jobs_queue_live
@@ -313,7 +315,7 @@ CREATE FUNCTION _server_workers() RETURNS TABLE (
 		job_id bigint, state text, started_at timestamptz, last_cycle_at timestamptz)
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_server_workers';
 CREATE FUNCTION _lanes() RETURNS TABLE (
-		job_type text, stage text, priority smallint, candidates integer,
+		job_type text, owner oid, stage text, priority smallint, candidates integer,
 		read_until timestamptz, last_used_at timestamptz)
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_lanes';
 COMMENT ON FUNCTION _lanes() IS 'What shared memory remembers of the lanes of this database';
@@ -834,9 +836,9 @@ CREATE VIEW job_workers AS
 COMMENT ON VIEW job_workers IS 'Outside workers that registered and the workers of the server that serve this database';
 
 CREATE VIEW job_lanes AS
-	SELECT l.job_type, l.stage, l.priority, l.candidates, l.read_until, l.last_used_at
+	SELECT l.job_type, l.owner::regrole AS owner, l.stage, l.priority, l.candidates, l.read_until, l.last_used_at
 	FROM _lanes() l;
-COMMENT ON VIEW job_lanes IS 'Lanes (job type, stage, priority) whose next jobs shared memory remembers';
+COMMENT ON VIEW job_lanes IS 'Lanes (job type, stage, priority, and owner of the built-in type) whose next jobs shared memory remembers';
 
 CREATE VIEW job_claim_stats AS
 	SELECT c.memory_claims, c.sql_claims, c.overflows, c.refills, c.discoveries, c.sweeps, c.repairs, c.stale_candidates

@@ -20,7 +20,7 @@
 PG_FUNCTION_INFO_V1(jobqueue_lanes);
 PG_FUNCTION_INFO_V1(jobqueue_claim_counts);
 
-#define LANE_COLUMNS 6
+#define LANE_COLUMNS 7
 
 static bool join_lanes(void);
 
@@ -40,11 +40,13 @@ jobqueue_lanes(PG_FUNCTION_ARGS)
 		bool		nulls[LANE_COLUMNS] = {false};
 
 		values[0] = CStringGetTextDatum(lanes[i].name.job_type);
-		values[1] = CStringGetTextDatum(lanes[i].name.stage);
-		values[2] = Int16GetDatum(lanes[i].name.priority);
-		values[3] = Int32GetDatum(lanes[i].candidates);
-		values[4] = TimestampTzGetDatum(lanes[i].position_at);
-		values[5] = TimestampTzGetDatum(lanes[i].last_used_at);
+		values[1] = ObjectIdGetDatum(lanes[i].name.owner);
+		nulls[1] = !OidIsValid(lanes[i].name.owner);
+		values[2] = CStringGetTextDatum(lanes[i].name.stage);
+		values[3] = Int16GetDatum(lanes[i].name.priority);
+		values[4] = Int32GetDatum(lanes[i].candidates);
+		values[5] = TimestampTzGetDatum(lanes[i].position_at);
+		values[6] = TimestampTzGetDatum(lanes[i].last_used_at);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

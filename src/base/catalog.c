@@ -116,7 +116,8 @@ load_catalog(void)
 	}
 	/* A missing index may come back under its name without telling us. */
 	catalog_is_valid = !catalog_was_changed &&
-		OidIsValid(catalog.jobs_queue_live_ready);
+		OidIsValid(catalog.jobs_queue_live_ready) &&
+		OidIsValid(catalog.jobs_queue_live_owner);
 	return true;
 }
 
@@ -156,9 +157,11 @@ find_objects(JqCatalog *found)
 		!find_relation(found, "job_dependencies", &found->job_dependencies))
 		return false;
 
-	/* Without it claims are slow, and nothing else. */
+	/* Without them claims are slow, and nothing else. */
 	(void) find_relation(found, "jobs_queue_live_ready",
 						 &found->jobs_queue_live_ready);
+	(void) find_relation(found, "jobs_queue_live_owner",
+						 &found->jobs_queue_live_owner);
 
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(found->jobs_queue_live));
 	if (!HeapTupleIsValid(tuple))
@@ -224,6 +227,7 @@ forget_relation(Datum arg, Oid relid)
 		relid == catalog.jobs_queue_live ||
 		relid == catalog.jobs_queue_live_pkey ||
 		relid == catalog.jobs_queue_live_ready ||
+		relid == catalog.jobs_queue_live_owner ||
 		relid == catalog.jobs_queue_done ||
 		relid == catalog.jobs_queue_done_pkey ||
 		relid == catalog.job_runs ||

@@ -122,7 +122,7 @@ define_preload_settings(void)
 							 NULL, NULL, NULL);
 	DefineCustomIntVariable("jobqueue.max_lanes",
 							"Sets how many lanes of jobs shared memory has room for.",
-							"A lane is a job type, stage and priority of a database, and takes 9 kB.",
+							"A lane is a job type, stage and priority of a database, for SQL jobs also an owner, and takes 9 kB.",
 							&jq_config_max_lanes,
 							1024, 0, 65536,
 							PGC_POSTMASTER, 0,

@@ -42,6 +42,7 @@ static void find_and_take(JqClaiming *claiming);
 static bool can_use_memory(JqClaiming *claiming);
 static bool find_expected(JqClaiming *claiming, const JqCandidate *expected,
 						  const JqLaneName *lane, JqJob *job);
+static bool is_uncommitted(JqClaiming *claiming, ItemPointer tid);
 static bool block_exists(JqClaiming *claiming, ItemPointer tid);
 static bool is_expected(const JqJob *job, const JqCandidate *expected,
 						const JqLaneName *lane);
@@ -132,6 +133,31 @@ jq_claim_next_due(const JqClaim *claim)
 	return due_at;
 }
 
+bool
+jq_claim_count_due(const char *job_type, int max, JqDueJobs **due, int *count)
+{
+	MemoryContext context = CurrentMemoryContext;
+	JqClaiming	looking = {.now = GetCurrentTimestamp()};
+	const char *reason;
+	bool		is_known;
+
+	jq_scope_enter_bare(JQ_WRITE_ENGINE);
+	jq_table_open(&looking.live, jq_catalog()->jobs_queue_live);
+	looking.row = jq_table_slot(&looking.live);
+	is_known = jq_claim_has_memory(&looking.live, looking.now, &reason);
+	if (is_known)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		is_known = jq_claim_count_due_by_memory(&looking, job_type, max, due,
+												count);
+		MemoryContextSwitchTo(old);
+	}
+	jq_table_close(&looking.live);
+	jq_scope_leave();
+	return is_known;
+}
+
 void
 jq_claim_tend(void)
 {
@@ -214,19 +240,14 @@ can_use_memory(JqClaiming *claiming)
 }
 
 bool
-jq_claim_may_take(const JqClaim *claim, const JqJobType *type, Oid *owner)
+jq_claim_may_take(const JqClaim *claim, const JqJobType *type, Oid job_owner)
 {
-	JqRunner	runner = claim->holder != 0 ?
-	JQ_RUNNER_SQL : JQ_RUNNER_EXTERNAL;
-
-	*owner = InvalidOid;
-	if (!type->is_enabled || type->runner != runner)
+	if (!type->is_enabled)
 		return false;
-	if (runner == JQ_RUNNER_EXTERNAL)
-		return true;
-	if (type->command == NULL)
-		*owner = claim->role;
-	return type->command == NULL || type->owner == claim->role;
+	if (claim->holder == 0)
+		return type->runner == JQ_RUNNER_EXTERNAL;
+	return type->runner == JQ_RUNNER_SQL && claim->role ==
+		(jq_job_type_is_built_in(type->name) ? job_owner : type->owner);
 }
 
 JqTaking
@@ -240,8 +261,7 @@ jq_claim_take(JqClaiming *claiming, ItemPointer tid,
 	if (expected != NULL)
 	{
 		if (!find_expected(claiming, expected, lane, &job))
-			return block_exists(claiming, tid) &&
-				jq_table_is_uncommitted(live, tid, claiming->row) ?
+			return is_uncommitted(claiming, tid) ?
 				JQ_TAKING_BUSY : JQ_TAKING_STALE;
 	}
 	else
@@ -288,6 +308,24 @@ find_expected(JqClaiming *claiming, const JqCandidate *expected,
 	return is_expected(job, expected, lane);
 }
 
+static bool
+is_uncommitted(JqClaiming *claiming, ItemPointer tid)
+{
+	return block_exists(claiming, tid) &&
+		jq_table_is_uncommitted(&claiming->live, tid, claiming->row);
+}
+
+bool
+jq_claim_is_there(JqClaiming *looking, const JqCandidate *candidate,
+				  const JqLaneName *lane)
+{
+	ItemPointerData tid = candidate->tid;
+	JqJob		job;
+
+	return find_expected(looking, candidate, lane, &job) ||
+		is_uncommitted(looking, &tid);
+}
+
 /*
  * VACUUM may have cut off the end of the table.  It cannot now: the table is
  * locked.
@@ -311,6 +349,7 @@ is_expected(const JqJob *job, const JqCandidate *expected,
 		job->status == JQ_STATUS_QUEUED &&
 		job->scheduled_at == expected->key.scheduled_at &&
 		job->priority == lane->priority &&
+		(!OidIsValid(lane->owner) || job->owner == lane->owner) &&
 		strcmp(job->stage, lane->stage) == 0 &&
 		strcmp(job->job_type, lane->job_type) == 0;
 }

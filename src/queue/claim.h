@@ -54,6 +54,22 @@ extern bool jq_claim_job(const JqClaim *claim, int64 job_id,
  */
 extern TimestampTz jq_claim_next_due(const JqClaim *claim);
 
+/* Due jobs of an owner, if they are of the built-in type, else of anybody. */
+typedef struct JqDueJobs
+{
+	Oid			owner;			/* InvalidOid: anybody */
+	int			jobs;
+} JqDueJobs;
+
+/*
+ * The due jobs of a job type as the lanes know them, one entry for each lane
+ * that has some, of which at most "max" are counted; allocated here.  The first
+ * of them is there.  False: nothing was found out, and SQL must.  Writes
+ * nothing.  Enters a scope of its own.
+ */
+extern bool jq_claim_count_due(const char *job_type, int max, JqDueJobs **due,
+							   int *count);
+
 /*
  * What claims do now and then, for a worker that does it in their stead.
  * Enters scopes of its own.

@@ -59,12 +59,11 @@ typedef struct KnownLanes
 	int			count;
 	JqLaneRef  *refs;
 	JqLaneName *names;
-	/* Which of them a claim may take, and only whose jobs. */
+	/* Which of them a claim may take. */
 	uint32		types_generation;	/* 0: not known yet */
 	int64		holder;			/* of the claims that this is about */
 	Oid			role;
 	bool	   *may_take;
-	Oid		   *owners;
 } KnownLanes;
 
 static MemoryContext known_context = NULL;
@@ -76,14 +75,13 @@ typedef struct Source
 	pairingheap_node node;
 	JqLaneRef	ref;
 	const JqLaneName *name;
-	Oid			owner;			/* only his jobs */
-	JqLaneKey	head;
+	JqCandidate head;
 } Source;
 
 /* The lanes that one claim takes from. */
 typedef struct Merge
 {
-	JqClaiming *claiming;		/* NULL: the claim only looks */
+	JqClaiming *claiming;		/* NULL: who looks does not claim */
 	const JqClaim *claim;
 	Relation	live;
 	TimestampTz now;
@@ -100,12 +98,14 @@ static void list_lanes(KnownLanes *known, const char *job_type);
 static void decide_lanes(KnownLanes *known, const JqClaim *claim);
 static void begin_merge(Merge *merge, const JqClaim *claim, Relation live,
 						TimestampTz now);
+static void begin_looking(Merge *merge, Relation live, TimestampTz now);
 static void add_sources(Merge *merge, const char *job_type);
 static void look_at(Merge *merge, Source *source);
 static void read_on(Merge *merge, const Source *source);
 static void take_from(Merge *merge, Source *source);
 static void claim_candidates(Merge *merge, const Source *source,
 							 const JqJobType *type, int count);
+static bool has_due(Merge *merge, Source *source);
 static int	compare_sources(const pairingheap_node *a,
 							const pairingheap_node *b, void *arg);
 
@@ -122,6 +122,8 @@ jq_claim_has_memory(JqTable *live, TimestampTz now, const char **reason)
 		*reason = "jobs_queue_live has triggers, rules, policies, constraints or indexes of its own";
 	else if (!OidIsValid(jq_catalog()->jobs_queue_live_ready))
 		*reason = "index \"jobs_queue_live_ready\" does not exist";
+	else if (!OidIsValid(jq_catalog()->jobs_queue_live_owner))
+		*reason = "index \"jobs_queue_live_owner\" does not exist";
 	else if (!jq_lanes_join(RelationGetRelid(live->rel),
 							jq_compat_file_number(live->rel)))
 		*reason = "too many databases have jobs";
@@ -205,9 +207,7 @@ static void
 list_lanes(KnownLanes *known, const char *job_type)
 {
 	MemoryContext old = MemoryContextSwitchTo(known_context);
-	void	   *outdated[] = {
-		known->refs, known->names, known->may_take, known->owners
-	};
+	void	   *outdated[] = {known->refs, known->names, known->may_take};
 
 	memset((char *) known + JQ_LANE_NAME_SIZE, 0,
 		   sizeof(KnownLanes) - JQ_LANE_NAME_SIZE);
@@ -216,7 +216,6 @@ list_lanes(KnownLanes *known, const char *job_type)
 			pfree(outdated[i]);
 	known->count = jq_lanes_list(job_type, &known->refs, &known->names);
 	known->may_take = palloc(sizeof(bool) * Max(known->count, 1));
-	known->owners = palloc(sizeof(Oid) * Max(known->count, 1));
 	MemoryContextSwitchTo(old);
 }
 
@@ -232,7 +231,7 @@ decide_lanes(KnownLanes *known, const JqClaim *claim)
 	for (int i = 0; i < known->count; i++)
 		known->may_take[i] = jq_claim_may_take(claim,
 											   jq_job_type(known->names[i].job_type),
-											   &known->owners[i]);
+											   known->names[i].owner);
 	known->types_generation = generation;
 	known->holder = claim->holder;
 	known->role = claim->role;
@@ -250,16 +249,22 @@ begin_merge(Merge *merge, const JqClaim *claim, Relation live, TimestampTz now)
 		MemoryContextReset(known_context);
 	}
 	merge->claim = claim;
-	merge->live = live;
-	merge->now = now;
-	merge->ready = pairingheap_allocate(compare_sources, NULL);
-	merge->next_due_at = DT_NOEND;
+	begin_looking(merge, live, now);
 	merge->candidates = palloc(sizeof(JqCandidate) * JQ_LANE_REFILL);
-	merge->is_complete = true;
 	if (claim->job_types == NIL)
 		add_sources(merge, NULL);
 	foreach(cell, claim->job_types)
 		add_sources(merge, (const char *) lfirst(cell));
+}
+
+static void
+begin_looking(Merge *merge, Relation live, TimestampTz now)
+{
+	merge->live = live;
+	merge->now = now;
+	merge->ready = pairingheap_allocate(compare_sources, NULL);
+	merge->next_due_at = DT_NOEND;
+	merge->is_complete = true;
 }
 
 /* Looks at the lanes of a type, or of all types, that this claim may take. */
@@ -276,7 +281,6 @@ add_sources(Merge *merge, const char *job_type)
 			continue;
 		sources[i].ref = known->refs[i];
 		sources[i].name = &known->names[i];
-		sources[i].owner = known->owners[i];
 		look_at(merge, &sources[i]);
 	}
 }
@@ -287,19 +291,17 @@ look_at(Merge *merge, Source *source)
 {
 	JqLaneWish	wish = {
 		.now = merge->now,
-		.owner = source->owner,
 		.is_claim = merge->claiming != NULL
 	};
-	JqCandidate head;
 	TimestampTz next_at;
 	int			count;
 
 	for (;;)
 	{
-		switch (jq_lane_take(source->ref, &wish, &head, &count, &next_at))
+		switch (jq_lane_take(source->ref, &wish, &source->head, &count,
+							 &next_at))
 		{
 			case JQ_LANE_READY:
-				source->head = head.key;
 				pairingheap_add(merge->ready, &source->node);
 				return;
 			case JQ_LANE_WAITING:
@@ -313,7 +315,7 @@ look_at(Merge *merge, Source *source)
 					break;
 				merge->is_complete = false;
 				return;
-			case JQ_LANE_FOREIGN:
+			case JQ_LANE_PARKED:
 				merge->is_complete = false;
 				return;
 			case JQ_LANE_GONE:
@@ -367,7 +369,6 @@ take_from(Merge *merge, Source *source)
 	JqClaiming *claiming = merge->claiming;
 	JqLaneWish	wish = {
 		.now = merge->now,
-		.owner = source->owner,
 		.is_claim = true,
 		.max = Min(claiming->claim->max_jobs - claiming->claimed, JQ_LANE_REFILL)
 	};
@@ -381,7 +382,7 @@ take_from(Merge *merge, Source *source)
 													 pairingheap_first(merge->ready));
 
 		wish.has_limit = second->name->priority == source->name->priority;
-		wish.limit = second->head;
+		wish.limit = second->head.key;
 	}
 	/* Nothing may fail between the taking and the noting. */
 	type = jq_job_type(source->name->job_type);
@@ -460,6 +461,52 @@ jq_claim_announce_lanes(const char *job_type, Relation live, TimestampTz now)
 	return is_new;
 }
 
+bool
+jq_claim_count_due_by_memory(JqClaiming *looking, const char *job_type,
+							 int max, JqDueJobs **due, int *count)
+{
+	const KnownLanes *known = known_lanes(job_type);
+	Merge		merge = {.claiming = looking};
+
+	begin_looking(&merge, looking->live.rel, looking->now);
+	*count = 0;
+	*due = palloc(sizeof(JqDueJobs) * Max(known->count, 1));
+	for (int i = 0; i < known->count; i++)
+	{
+		Source		source = {.ref = known->refs[i],.name = &known->names[i]};
+
+		if (!has_due(&merge, &source))
+			continue;
+		(*due)[*count].owner = source.name->owner;
+		(*due)[*count].jobs = jq_lane_count_due(source.ref, merge.now, max);
+		(*count)++;
+	}
+	return merge.is_complete;
+}
+
+/*
+ * Whether there is a job at the head of a lane.  Cancelled ones, and those of
+ * owners that nobody runs, are never taken from it: they are dropped here.
+ */
+static bool
+has_due(Merge *merge, Source *source)
+{
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		look_at(merge, source);
+		if (pairingheap_is_empty(merge->ready))
+			return false;
+		pairingheap_reset(merge->ready);
+		jq_scope_refresh();
+		if (jq_claim_is_there(merge->claiming, &source->head,
+							  source->name))
+			return true;
+		jq_lane_drop(source->ref, &source->head);
+		jq_lanes_count(JQ_COUNT_STALE, 1);
+	}
+}
+
 /* The lane whose head comes first in claim order is the first of the heap. */
 static int
 compare_sources(const pairingheap_node *a, const pairingheap_node *b, void *arg)
@@ -469,7 +516,7 @@ compare_sources(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 
 	if (left->name->priority != right->name->priority)
 		return left->name->priority < right->name->priority ? 1 : -1;
-	return jq_lane_compare_keys(&right->head, &left->head);
+	return jq_lane_compare_keys(&right->head.key, &left->head.key);
 }
 
 /* ---- now and then ---- */

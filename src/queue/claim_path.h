@@ -52,11 +52,11 @@ extern JqTaking jq_claim_take(JqClaiming *claiming, ItemPointer tid,
 							  const JqLaneName *lane);
 
 /*
- * Whether this claim may take jobs of a type.  "owner" is set where only the
- * jobs of one owner run as the role of an in-server claim.
+ * Whether this claim may take jobs of a type.  Those of the built-in type run
+ * as their owners: then "job_owner" matters.
  */
 extern bool jq_claim_may_take(const JqClaim *claim, const JqJobType *type,
-							  Oid *owner);
+							  Oid job_owner);
 
 /* Claims until there are enough or none is left, through SQL. */
 extern void jq_claim_by_sql(JqClaiming *claiming);
@@ -84,6 +84,19 @@ extern bool jq_claim_next_due_by_memory(const JqClaim *claim, Relation live,
 /* Marks the lanes of a type that have ready jobs; true if one was not. */
 extern bool jq_claim_announce_lanes(const char *job_type, Relation live,
 									TimestampTz now);
+
+/*
+ * Whether a candidate is what jq_claim_take() would not call stale.  Needs a
+ * snapshot that is newer than the finding.
+ */
+extern bool jq_claim_is_there(JqClaiming *looking,
+							  const JqCandidate *candidate,
+							  const JqLaneName *lane);
+
+/* As jq_claim_count_due; "looking" has a table and a slot for its rows. */
+extern bool jq_claim_count_due_by_memory(JqClaiming *looking,
+										 const char *job_type, int max,
+										 JqDueJobs **due, int *count);
 
 /* Looks over the lanes whose turn it is, in a snapshot of its own. */
 extern void jq_claim_sweep(Relation live);

@@ -33,6 +33,7 @@ typedef struct Lane
 {
 	pairingheap_node node;
 	char	   *job_type;
+	Oid			owner;			/* of the built-in type's jobs */
 	char	   *stage;
 	int16		priority;
 	TimestampTz scheduled_at;	/* key of the head, with id */
@@ -52,27 +53,35 @@ typedef struct Reading
 } Reading;
 
 /* The walk, and then the head of each lane, read without locks. */
-#define LANE_HEADS(owner) \
+#define LANE_HEADS \
 	" SELECT l.job_type, l.stage, l.priority, h.scheduled_at, h.id" \
 	" FROM lane l CROSS JOIN LATERAL (" \
 	"SELECT q.scheduled_at, q.id FROM @.jobs_queue_live q" \
 	" WHERE q.job_type = l.job_type AND q.stage = l.stage" \
 	" AND q.priority = l.priority AND q.scheduled_at <= $1" \
 	" AND (q.scheduled_at, q.id) >= (l.scheduled_at, l.id)" \
-	" AND q.status = 'queued'" owner \
+	" AND q.status = 'queued'" \
 	" ORDER BY q.scheduled_at, q.id LIMIT 1) h"
 
 static JqStatement walk_all_lanes = {
-	.text = "WITH RECURSIVE " JQ_WALK_ALL_LANES LANE_HEADS(""),
+	.text = "WITH RECURSIVE " JQ_WALK_ALL_LANES LANE_HEADS,
 	.nargs = 1,
 	.argtypes = {TIMESTAMPTZOID}
 };
 
 static JqStatement walk_lanes_of_type = {
-	.text = "WITH RECURSIVE " JQ_WALK_LANES_OF("$2")
-	LANE_HEADS(" AND ($3 IS NULL OR q.owner = $3)"),
-	.nargs = 3,
-	.argtypes = {TIMESTAMPTZOID, TEXTOID, REGROLEOID}
+	.text = "WITH RECURSIVE " JQ_WALK_LANES_OF("$2") LANE_HEADS,
+	.nargs = 2,
+	.argtypes = {TIMESTAMPTZOID, TEXTOID}
+};
+
+static JqStatement walk_lanes_of_owner = {
+	.text = "WITH RECURSIVE " JQ_WALK_LANES_OF_OWNER("$2")
+	" SELECT 'sql'::text, l.stage, l.priority, h.scheduled_at, h.id"
+	" FROM lane l CROSS JOIN LATERAL (SELECT q.scheduled_at, q.id"
+	JQ_DUE_IN_OWNED_LANE("$1") " LIMIT 1) h WHERE l.owner = $2",
+	.nargs = 2,
+	.argtypes = {TIMESTAMPTZOID, REGROLEOID}
 };
 
 /* When the first job of each lane is due. */
@@ -95,19 +104,29 @@ static JqStatement read_lane = {
 	.text = "SELECT ctid, scheduled_at, id FROM @.jobs_queue_live"
 	" WHERE job_type = $1 AND stage = $2 AND priority = $3"
 	" AND scheduled_at <= $4 AND status = 'queued'"
-	" AND (scheduled_at, id) >= ($6, $7)"
-	" AND ($5 IS NULL OR owner = $5) ORDER BY scheduled_at, id",
-	.nargs = 7,
+	" AND (scheduled_at, id) >= ($5, $6) ORDER BY scheduled_at, id",
+	.nargs = 6,
 	.argtypes = {
-		TEXTOID, TEXTOID, INT2OID, TIMESTAMPTZOID, REGROLEOID,
-		TIMESTAMPTZOID, INT8OID
+		TEXTOID, TEXTOID, INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID
+	}
+};
+
+/* The same of an owner. */
+static JqStatement read_owned_lane = {
+	.text = "SELECT q.ctid, q.scheduled_at, q.id"
+	JQ_OWNED_LANE_FROM("$1", "$2", "$3", "$5", "$6")
+	JQ_OWNED_LANE_DUE("$1", "$2", "$3", "$4") JQ_OWNED_LANE_ORDER,
+	.nargs = 6,
+	.argtypes = {
+		REGROLEOID, TEXTOID, INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID
 	}
 };
 
 static void find_lanes(Reading *reading);
 static void add_lanes(Reading *reading, const char *job_type);
-static bool may_take(const Reading *reading, const char *job_type, Oid *owner);
+static void add_found(Reading *reading, uint64 rows, Oid owner);
 static void merge_lanes(Reading *reading);
+static void open_lane(Reading *reading, Lane *lane);
 static bool advance_lane(Reading *reading, Lane *lane);
 static Datum text_array(List *strings);
 static int	compare_lanes(const pairingheap_node *a, const pairingheap_node *b,
@@ -135,49 +154,59 @@ find_lanes(Reading *reading)
 		add_lanes(reading, (const char *) lfirst(cell));
 }
 
+/*
+ * Those of a type, or of all types (NULL); the built-in type, which runs in
+ * the server only, has those of each owner apart.
+ */
 static void
 add_lanes(Reading *reading, const char *job_type)
 {
-	Datum		values[3] = {TimestampTzGetDatum(reading->claiming->now)};
-	char		nulls[] = "   ";
-	uint64		rows;
-	SPITupleTable *found;
-	Oid			owner = InvalidOid;
+	const JqClaim *claim = reading->claiming->claim;
+	Datum		values[2] = {TimestampTzGetDatum(reading->claiming->now)};
 
 	if (job_type == NULL)
-		rows = jq_statement_query(&walk_all_lanes, values, nulls, 0);
-	else
 	{
-		if (!may_take(reading, job_type, &owner))
-			return;
-		values[1] = CStringGetTextDatum(job_type);
-		values[2] = ObjectIdGetDatum(owner);
-		if (!OidIsValid(owner))
-			nulls[2] = 'n';
-		rows = jq_statement_query(&walk_lanes_of_type, values, nulls, 0);
+		add_found(reading, jq_statement_query(&walk_all_lanes, values, NULL, 0),
+				  InvalidOid);
+		if (claim->holder != 0)
+			add_lanes(reading, JQ_SQL_JOB_TYPE);
+		return;
 	}
-	found = SPI_tuptable;
+	if (!jq_claim_may_take(claim, jq_job_type(job_type), claim->role))
+		return;
+	if (jq_job_type_is_built_in(job_type))
+	{
+		values[1] = ObjectIdGetDatum(claim->role);
+		add_found(reading, jq_statement_query(&walk_lanes_of_owner, values,
+											  NULL, 0), claim->role);
+		return;
+	}
+	values[1] = CStringGetTextDatum(job_type);
+	add_found(reading, jq_statement_query(&walk_lanes_of_type, values, NULL, 0),
+			  InvalidOid);
+}
+
+/* The lanes that the last statement has found. */
+static void
+add_found(Reading *reading, uint64 rows, Oid owner)
+{
+	SPITupleTable *found = SPI_tuptable;
+
 	for (uint64 i = 0; i < rows; i++)
 	{
 		Lane	   *lane = palloc0(sizeof(Lane));
 
 		SPI_tuptable = found;
 		lane->job_type = TextDatumGetCString(jq_statement_value(i, 1));
+		lane->owner = owner;
 		lane->stage = TextDatumGetCString(jq_statement_value(i, 2));
 		lane->priority = DatumGetInt16(jq_statement_value(i, 3));
 		lane->scheduled_at = DatumGetTimestampTz(jq_statement_value(i, 4));
 		lane->id = DatumGetInt64(jq_statement_value(i, 5));
-		if (job_type != NULL ||
-			may_take(reading, lane->job_type, &owner))
+		if (jq_claim_may_take(reading->claiming->claim,
+							  jq_job_type(lane->job_type), owner))
 			pairingheap_add(reading->lanes, &lane->node);
 	}
-}
-
-static bool
-may_take(const Reading *reading, const char *job_type, Oid *owner)
-{
-	return jq_claim_may_take(reading->claiming->claim, jq_job_type(job_type),
-							 owner);
 }
 
 /* Takes jobs from the lane whose head comes first, until there are enough. */
@@ -220,22 +249,7 @@ advance_lane(Reading *reading, Lane *lane)
 	bool		isnull;
 
 	if (lane->portal == NULL)
-	{
-		const JqJobType *type = jq_job_type(lane->job_type);
-		bool		by_owner = reading->claiming->claim->holder != 0 && type->command == NULL;
-		Datum		values[7] = {
-			CStringGetTextDatum(lane->job_type),
-			CStringGetTextDatum(lane->stage),
-			Int16GetDatum(lane->priority),
-			TimestampTzGetDatum(reading->claiming->now),
-			ObjectIdGetDatum(reading->claiming->claim->role),
-			TimestampTzGetDatum(lane->scheduled_at),
-			Int64GetDatum(lane->id)
-		};
-
-		lane->portal = jq_statement_open(&read_lane, values,
-										 by_owner ? "       " : "    n  ");
-	}
+		open_lane(reading, lane);
 	if (lane->page_next >= lane->page_rows)
 	{
 		if (lane->page != NULL)
@@ -257,6 +271,24 @@ advance_lane(Reading *reading, Lane *lane)
 	lane->scheduled_at = DatumGetTimestampTz(SPI_getbinval(tuple, lane->page->tupdesc, 2, &isnull));
 	lane->id = DatumGetInt64(SPI_getbinval(tuple, lane->page->tupdesc, 3, &isnull));
 	return true;
+}
+
+static void
+open_lane(Reading *reading, Lane *lane)
+{
+	bool		is_owned = OidIsValid(lane->owner);
+	Datum		values[6] = {
+		is_owned ? ObjectIdGetDatum(lane->owner) :
+		CStringGetTextDatum(lane->job_type),
+		CStringGetTextDatum(lane->stage),
+		Int16GetDatum(lane->priority),
+		TimestampTzGetDatum(reading->claiming->now),
+		TimestampTzGetDatum(lane->scheduled_at),
+		Int64GetDatum(lane->id)
+	};
+
+	lane->portal = jq_statement_open(is_owned ? &read_owned_lane : &read_lane,
+									 values, NULL);
 }
 
 /* The lane whose head comes first in claim order is the first of the heap. */
@@ -289,12 +321,11 @@ jq_claim_next_due_by_sql(const JqClaim *claim)
 	{
 		char	   *job_type;
 		TimestampTz scheduled_at;
-		Oid			owner;
 
 		SPI_tuptable = found;
 		job_type = TextDatumGetCString(jq_statement_value(i, 1));
 		scheduled_at = DatumGetTimestampTz(jq_statement_value(i, 2));
-		if (jq_claim_may_take(claim, jq_job_type(job_type), &owner))
+		if (jq_claim_may_take(claim, jq_job_type(job_type), InvalidOid))
 			due_at = Min(due_at, scheduled_at);
 	}
 	return due_at;

@@ -173,7 +173,8 @@ read_row(TupleTableSlot *row, JqLaneName *name, JqCandidate *candidate)
 	candidate->parked_until = 0;
 	return jq_lane_set_name(name, slot_getattr(row, JQ_JOB_JOB_TYPE, &isnull),
 							slot_getattr(row, JQ_JOB_STAGE, &isnull),
-							slot_getattr(row, JQ_JOB_PRIORITY, &isnull));
+							slot_getattr(row, JQ_JOB_PRIORITY, &isnull),
+							candidate->owner);
 }
 
 /* Who is to be woken for the job. */
@@ -204,6 +205,7 @@ find_lane(const JqLaneName *name)
 	if (last_lane.is_valid &&
 		last_lane.generation == jq_lanes_generation() &&
 		last_lane.name.priority == name->priority &&
+		last_lane.name.owner == name->owner &&
 		strcmp(last_lane.name.stage, name->stage) == 0 &&
 		strcmp(last_lane.name.job_type, name->job_type) == 0)
 		return last_lane.ref;

@@ -51,6 +51,13 @@ typedef struct JqJobType
  */
 extern const JqJobType *jq_job_type(const char *name);
 
+/* Whether this is the built-in type, whose jobs run as their owners. */
+static inline bool
+jq_job_type_is_built_in(const char *name)
+{
+	return strcmp(name, JQ_SQL_JOB_TYPE) == 0;
+}
+
 /* Whether completed jobs of a type are not kept at all. */
 extern bool jq_job_type_drops_completed(const char *name);
 

@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "queue/job_types.h"
 #include "queue/lane_memory.h"
 
 /* How long a claim waits for another to read a lane. */
@@ -52,7 +53,8 @@ jq_lane_compare_keys(const JqLaneKey *a, const JqLaneKey *b)
 }
 
 bool
-jq_lane_set_name(JqLaneName *name, Datum job_type, Datum stage, Datum priority)
+jq_lane_set_name(JqLaneName *name, Datum job_type, Datum stage, Datum priority,
+				 Oid owner)
 {
 	text	   *type_text = DatumGetTextPP(job_type);
 	text	   *stage_text = DatumGetTextPP(stage);
@@ -63,6 +65,7 @@ jq_lane_set_name(JqLaneName *name, Datum job_type, Datum stage, Datum priority)
 	text_to_cstring_buffer(type_text, name->job_type, JQ_LANE_NAME_SIZE);
 	text_to_cstring_buffer(stage_text, name->stage, JQ_LANE_NAME_SIZE);
 	name->priority = DatumGetInt16(priority);
+	name->owner = jq_job_type_is_built_in(name->job_type) ? owner : InvalidOid;
 	return true;
 }
 
@@ -113,6 +116,8 @@ jq_lane_take(JqLaneRef ref, const JqLaneWish *wish, JqCandidate *candidates,
 	if (lane == NULL)
 		return JQ_LANE_GONE;
 	lane->last_used_at = wish->now;
+	if (lane->count > 0)
+		lane->last_needed_at = wish->now;
 	if (lane->is_being_read)
 		answer = JQ_LANE_BEING_READ;
 	else
@@ -133,7 +138,7 @@ jq_lane_take(JqLaneRef ref, const JqLaneWish *wish, JqCandidate *candidates,
 
 /*
  * What becomes of a claim that found nothing for itself.  Candidates that are
- * due are of other owners then, or parked.
+ * due are parked then.
  */
 static JqLaneAnswer
 answer_empty(JqLane *lane, TimestampTz now, TimestampTz *next_at)
@@ -142,7 +147,7 @@ answer_empty(JqLane *lane, TimestampTz now, TimestampTz *next_at)
 	bool		is_read = lane->position.scheduled_at > now;
 
 	if (!is_read)
-		return lane->count == 0 ? JQ_LANE_UNREAD : JQ_LANE_FOREIGN;
+		return lane->count == 0 ? JQ_LANE_UNREAD : JQ_LANE_PARKED;
 	*next_at = lane->position.scheduled_at;
 	for (int i = 0; i < lane->count; i++)
 	{
@@ -182,15 +187,13 @@ take_candidates(JqLane *lane, const JqLaneWish *wish, JqCandidate *candidates)
 			(wish->has_limit &&
 			 jq_lane_compare_keys(&candidate->key, &wish->limit) > 0))
 			break;
-		if (OidIsValid(wish->owner) && candidate->owner != wish->owner)
-			continue;
 		if (is_parked(candidate, wish->now) &&
 			(candidate->is_passed || !wish->is_claim))
 			continue;
 		candidates[taken++] = *candidate;
 		if (wish->max == 0)
 			return taken;
-		/* Those of others move up; usually there are none. */
+		/* Those that are parked move up; usually there are none. */
 		memmove(&lane->candidates[kept + 1], &lane->candidates[kept],
 				sizeof(JqCandidate) * (i - kept));
 		kept++;
@@ -198,6 +201,26 @@ take_candidates(JqLane *lane, const JqLaneWish *wish, JqCandidate *candidates)
 	lane->first += taken;
 	lane->count -= taken;
 	return taken;
+}
+
+int
+jq_lane_count_due(JqLaneRef ref, TimestampTz now, int max)
+{
+	JqLane	   *lane = lock_lane(ref);
+	int			count = 0;
+
+	if (lane == NULL)
+		return 0;
+	for (int i = lane->first; i < lane->first + lane->count && count < max; i++)
+	{
+		if (lane->candidates[i].key.scheduled_at > now)
+			break;
+		if (!is_parked(&lane->candidates[i], now) ||
+			!lane->candidates[i].is_passed)
+			count++;
+	}
+	unlock_lane(lane);
+	return count;
 }
 
 JqLaneKey
@@ -306,6 +329,27 @@ jq_lane_offer(JqLaneRef ref, uint64 epoch, const JqCandidate *candidate,
 		truncate_at(lane, candidate->key);
 	unlock_lane(lane);
 	return true;
+}
+
+void
+jq_lane_drop(JqLaneRef ref, const JqCandidate *candidate)
+{
+	JqLane	   *lane = lock_lane(ref);
+	bool		is_there;
+	int			place;
+
+	if (lane == NULL)
+		return;
+	place = find_place(lane, &candidate->key, &is_there);
+	if (is_there &&
+		ItemPointerEquals(&lane->candidates[place].tid,
+						  unconstify(ItemPointerData *, &candidate->tid)))
+	{
+		lane->count--;
+		memmove(&lane->candidates[place], &lane->candidates[place + 1],
+				sizeof(JqCandidate) * (lane->first + lane->count - place));
+	}
+	unlock_lane(lane);
 }
 
 bool

@@ -54,7 +54,8 @@ typedef struct JqLane
 	JqLaneKey	dropped;		/* first key left out while it is read */
 	ConditionVariable read;		/* signalled when it is not read any more */
 	bool		is_announced;
-	TimestampTz last_used_at;	/* by a claim */
+	TimestampTz last_used_at;	/* by a claim, or by who looks for one */
+	TimestampTz last_needed_at; /* the same, with jobs in it */
 	TimestampTz swept_at;
 	TimestampTz sweep_at;
 	int			first;

@@ -28,7 +28,10 @@
 
 #define LOCK_TRANCHE "jobqueue_lanes"
 
-/* A lane that nobody used for so long may make room for another. */
+/*
+ * A lane in which nobody has found a job for so long may make room for
+ * another; the next job makes it again.
+ */
 #define EVICT_AFTER_US (10 * USECS_PER_SEC)
 #define FREE_DATABASE_AFTER_US (USECS_PER_HOUR)
 
@@ -388,6 +391,7 @@ create_lane(const JqLaneId *id)
 	lane->is_being_read = false;
 	lane->is_announced = false;
 	lane->last_used_at = now;
+	lane->last_needed_at = now;
 	lane->swept_at = now;
 	lane->sweep_at = now + JQ_LANE_SWEEP_US;
 	jq_lane_reset(lane);
@@ -411,6 +415,7 @@ make_id(JqLaneId *id, const JqLaneName *name)
 	strlcpy(id->name.job_type, name->job_type, JQ_LANE_NAME_SIZE);
 	strlcpy(id->name.stage, name->stage, JQ_LANE_NAME_SIZE);
 	id->name.priority = name->priority;
+	id->name.owner = name->owner;
 }
 
 /* A free slot, or one made free; -1: none.  The directory must be locked. */
@@ -425,10 +430,10 @@ find_slot(TimestampTz now)
 			return i;
 		if (!jq_lane_array[i].is_being_read &&
 			(oldest < 0 ||
-			 jq_lane_array[i].last_used_at < jq_lane_array[oldest].last_used_at))
+			 jq_lane_array[i].last_needed_at < jq_lane_array[oldest].last_needed_at))
 			oldest = i;
 	}
-	if (oldest < 0 || now - jq_lane_array[oldest].last_used_at < EVICT_AFTER_US)
+	if (oldest < 0 || now - jq_lane_array[oldest].last_needed_at < EVICT_AFTER_US)
 		return -1;
 	evict(oldest);
 	return oldest;

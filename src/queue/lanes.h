@@ -3,8 +3,9 @@
  * lanes.h
  *	  Where to look for ready jobs: the shared memory of claims.
  *
- *	  A lane is one (database, job type, stage, priority) of the ready index.
- *	  It holds candidates in the order of their keys (scheduled_at, id) and a
+ *	  A lane is one (database, job type, stage, priority) of the ready index;
+ *	  the built-in type, whose jobs run as their owners, has lanes for each
+ *	  owner, so that none has to look at the jobs of others.  A lane holds candidates in the order of their keys (scheduled_at, id) and a
  *	  position: every job of the lane with a key before it is a candidate, or
  *	  has been taken.  All of it is a memory of where to look.  Whether a
  *	  candidate can be claimed, the heap alone decides; what is wrong or
@@ -59,17 +60,20 @@ typedef struct JqLaneRef
 
 typedef struct JqLaneName
 {
+	Oid			owner;			/* of the built-in type's jobs; else
+								 * InvalidOid */
 	char		job_type[JQ_LANE_NAME_SIZE];
 	char		stage[JQ_LANE_NAME_SIZE];
 	int16		priority;
 } JqLaneName;
 
 /*
- * Sets a name from the columns of a row (text, text, smallint).  False: it is
- * too long for a lane, which only rows that no trigger saw can have.
+ * Sets a name from the columns of a row (text, text, smallint, and the owner
+ * of the job).  False: it is too long for a lane, which only rows that no
+ * trigger saw can have.
  */
 extern bool jq_lane_set_name(JqLaneName *name, Datum job_type, Datum stage,
-							 Datum priority);
+							 Datum priority, Oid owner);
 
 /* What a lane has for a claim. */
 typedef enum JqLaneAnswer
@@ -78,8 +82,8 @@ typedef enum JqLaneAnswer
 	JQ_LANE_WAITING,			/* nothing before "next_at" */
 	JQ_LANE_UNREAD,				/* the caller must read on: see refill */
 	JQ_LANE_BEING_READ,			/* somebody else does: wait, and ask again */
-	JQ_LANE_FOREIGN,			/* only jobs that are not for this claim are
-								 * in sight */
+	JQ_LANE_PARKED,				/* only jobs that somebody else has are in
+								 * sight */
 	JQ_LANE_GONE				/* evicted */
 } JqLaneAnswer;
 
@@ -87,7 +91,6 @@ typedef enum JqLaneAnswer
 typedef struct JqLaneWish
 {
 	TimestampTz now;
-	Oid			owner;			/* only jobs of this owner; InvalidOid: all */
 	bool		is_claim;		/* then only what claims pass is parked */
 	int			max;			/* 0: only look */
 	bool		has_limit;		/* only keys up to "limit" */
@@ -187,6 +190,9 @@ extern JqLaneAnswer jq_lane_take(JqLaneRef ref, const JqLaneWish *wish,
 								 JqCandidate *candidates, int *count,
 								 TimestampTz *next_at);
 
+/* How many candidates a claim would try now; more than "max" do not count. */
+extern int	jq_lane_count_due(JqLaneRef ref, TimestampTz now, int max);
+
 /* Where the refill that jq_lane_take() asked for starts, inclusive. */
 extern JqLaneKey jq_lane_position(JqLaneRef ref);
 
@@ -214,7 +220,10 @@ extern bool jq_lane_wait(JqLaneRef ref);
 extern bool jq_lane_offer(JqLaneRef ref, uint64 epoch,
 						  const JqCandidate *candidate, bool is_new);
 
-/* As above, for many jobs of which this is the first key. */
+/* Forgets a candidate, unless a newer version of its row has been offered. */
+extern void jq_lane_drop(JqLaneRef ref, const JqCandidate *candidate);
+
+/* As jq_lane_offer, for many jobs of which this is the first key. */
 extern bool jq_lane_rewind(JqLaneRef ref, JqLaneKey key);
 
 /*

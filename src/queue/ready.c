@@ -1,11 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * ready.c
- *	  Reading the ready index of the live leaf.
+ *	  Reading the ready indexes of the live leaf.
  *
- * The index is (job_type, stage, priority, scheduled_at, id).  Positions in
- * it are row comparisons, so that a million jobs with one scheduled_at, as an
- * INSERT ... SELECT leaves them, are not read again and again.
+ * The index is (job_type, stage, priority, scheduled_at, id), and another one
+ * for the built-in type has the owner in the place of the job type: it is read
+ * for the lanes of that type.  Positions in them are row comparisons, so that
+ * a million jobs with one scheduled_at, as an INSERT ... SELECT leaves them,
+ * are not read again and again.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,12 +28,14 @@
 
 #include "base/catalog.h"
 #include "base/compat.h"
+#include "queue/job_types.h"
 #include "queue/ready.h"
 
-/* Columns of the index. */
+/* Columns of the indexes. */
 enum ReadyColumn
 {
 	READY_JOB_TYPE = 1,
+	READY_OWNER = READY_JOB_TYPE,
 	READY_STAGE,
 	READY_PRIORITY,
 	READY_SCHEDULED_AT,
@@ -41,13 +45,18 @@ enum ReadyColumn
 
 struct JqReadyWalk
 {
+	Relation	live;
+	bool		is_of_owners;	/* the lanes of the built-in type, which come
+								 * first */
 	Relation	index;
 	IndexScanDesc scan;
-	Datum		job_type;		/* the lane found last; at first, one that */
-	Datum		stage;			/* comes before all others */
+	Datum		head;			/* owner or job type of the lane found last; */
+	Datum		stage;			/* at first, of one that comes before all */
 	Datum		priority;
+	bool		skips_type;		/* the next one is of another type */
 };
 
+static Oid	index_of(bool is_of_owners);
 static void compare_key(ScanKey header, ScanKey members, StrategyNumber strategy,
 						const JqLaneKey *key);
 static void init_header(ScanKey header, int column, StrategyNumber strategy,
@@ -55,14 +64,17 @@ static void init_header(ScanKey header, int column, StrategyNumber strategy,
 static void init_member(ScanKey member, int column, Oid collation,
 						RegProcedure compare, Datum value, bool is_last);
 static bool read_candidate(TupleTableSlot *slot, JqCandidate *candidate);
+static void begin_index(JqReadyWalk *walk, bool is_of_owners);
+static void end_index(JqReadyWalk *walk);
+static bool find_next(JqReadyWalk *walk);
 
 int
 jq_ready_read(Relation live, const JqLaneName *name, JqLaneKey from,
 			  JqLaneKey until, int max, JqCandidate *candidates,
 			  JqLaneKey *position)
 {
-	Relation	index = index_open(jq_catalog()->jobs_queue_live_ready,
-								   AccessShareLock);
+	bool		is_of_owner = jq_job_type_is_built_in(name->job_type);
+	Relation	index = index_open(index_of(is_of_owner), AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(live, NULL);
 	ScanKeyData keys[5];
@@ -71,9 +83,14 @@ jq_ready_read(Relation live, const JqLaneName *name, JqLaneKey from,
 	IndexScanDesc scan;
 	int			count = 0;
 
-	ScanKeyEntryInitialize(&keys[0], 0, READY_JOB_TYPE, BTEqualStrategyNumber,
-						   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
-						   CStringGetTextDatum(name->job_type));
+	if (is_of_owner)
+		ScanKeyInit(&keys[0], READY_OWNER, BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(name->owner));
+	else
+		ScanKeyEntryInitialize(&keys[0], 0, READY_JOB_TYPE,
+							   BTEqualStrategyNumber, InvalidOid,
+							   C_COLLATION_OID, F_TEXTEQ,
+							   CStringGetTextDatum(name->job_type));
 	ScanKeyEntryInitialize(&keys[1], 0, READY_STAGE, BTEqualStrategyNumber,
 						   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
 						   CStringGetTextDatum(name->stage));
@@ -101,6 +118,13 @@ jq_ready_read(Relation live, const JqLaneName *name, JqLaneKey from,
 	UnregisterSnapshot(snapshot);
 	index_close(index, NoLock);
 	return count;
+}
+
+static Oid
+index_of(bool is_of_owners)
+{
+	return is_of_owners ? jq_catalog()->jobs_queue_live_owner :
+		jq_catalog()->jobs_queue_live_ready;
 }
 
 /* A scan key for (scheduled_at, id) against "key". */
@@ -169,53 +193,106 @@ jq_ready_begin_walk(Relation live)
 {
 	JqReadyWalk *walk = palloc0(sizeof(JqReadyWalk));
 
-	walk->index = index_open(jq_catalog()->jobs_queue_live_ready,
-							 AccessShareLock);
-	walk->scan = jq_compat_index_beginscan(live, walk->index,
-										   GetActiveSnapshot(), 1);
-	walk->scan->xs_want_itup = true;
-	walk->job_type = CStringGetTextDatum("");
-	walk->stage = CStringGetTextDatum("");
-	walk->priority = Int16GetDatum(PG_INT16_MIN);
+	walk->live = live;
+	begin_index(walk, true);
 	return walk;
 }
 
-/*
- * Only the index is looked at: to skip the dead rows of a lane would cost what
- * the memory of lanes is there to save.
- */
+static void
+begin_index(JqReadyWalk *walk, bool is_of_owners)
+{
+	walk->is_of_owners = is_of_owners;
+	walk->index = index_open(index_of(is_of_owners), AccessShareLock);
+	walk->scan = jq_compat_index_beginscan(walk->live, walk->index,
+										   GetActiveSnapshot(), 1);
+	walk->scan->xs_want_itup = true;
+	walk->head = is_of_owners ? ObjectIdGetDatum(InvalidOid) :
+		CStringGetTextDatum("");
+	walk->stage = CStringGetTextDatum("");
+	walk->priority = Int16GetDatum(PG_INT16_MIN);
+}
+
+static void
+end_index(JqReadyWalk *walk)
+{
+	index_endscan(walk->scan);
+	index_close(walk->index, NoLock);
+}
+
 bool
 jq_ready_next_lane(JqReadyWalk *walk, JqLaneName *name, bool *fits)
+{
+	for (;;)
+	{
+		if (find_next(walk))
+		{
+			/* One step for all lanes that the other index had. */
+			walk->skips_type = !walk->is_of_owners &&
+				jq_job_type_is_built_in(TextDatumGetCString(walk->head));
+			if (walk->skips_type)
+				continue;
+			break;
+		}
+		if (!walk->is_of_owners)
+			return false;
+		end_index(walk);
+		begin_index(walk, false);
+	}
+	*fits = walk->is_of_owners ?
+		jq_lane_set_name(name, CStringGetTextDatum(JQ_SQL_JOB_TYPE),
+						 walk->stage, walk->priority,
+						 DatumGetObjectId(walk->head)) :
+		jq_lane_set_name(name, walk->head, walk->stage, walk->priority,
+						 InvalidOid);
+	return true;
+}
+
+/*
+ * Steps to the next lane of the index.
+ * Only the index is looked at: to skip the dead rows of a lane would cost what
+ * the memory of lanes is there to save.  Jobs without an owner, which come
+ * last in the index, have no lane: nobody can run them.
+ */
+static bool
+find_next(JqReadyWalk *walk)
 {
 	ScanKeyData header;
 	ScanKeyData members[3];
 	Datum		values[READY_NCOLUMNS];
 	bool		nulls[READY_NCOLUMNS];
 
-	init_member(&members[0], READY_JOB_TYPE, C_COLLATION_OID, F_BTTEXTCMP,
-				walk->job_type, false);
+	if (walk->is_of_owners)
+		init_member(&members[0], READY_OWNER, InvalidOid, F_BTOIDCMP,
+					walk->head, false);
+	else
+		init_member(&members[0], READY_JOB_TYPE, C_COLLATION_OID, F_BTTEXTCMP,
+					walk->head, false);
 	init_member(&members[1], READY_STAGE, C_COLLATION_OID, F_BTTEXTCMP,
 				walk->stage, false);
 	init_member(&members[2], READY_PRIORITY, InvalidOid, F_BTINT2CMP,
 				walk->priority, true);
-	init_header(&header, READY_JOB_TYPE, BTGreaterStrategyNumber, members);
+	if (walk->skips_type)
+		ScanKeyEntryInitialize(&header, 0, READY_JOB_TYPE,
+							   BTGreaterStrategyNumber, InvalidOid,
+							   C_COLLATION_OID, F_TEXT_GT, walk->head);
+	else
+		init_header(&header, READY_JOB_TYPE, BTGreaterStrategyNumber, members);
 	index_rescan(walk->scan, &header, 1, NULL, 0);
 	if (index_getnext_tid(walk->scan, ForwardScanDirection) == NULL)
 		return false;
 
 	index_deform_tuple(walk->scan->xs_itup, walk->scan->xs_itupdesc,
 					   values, nulls);
-	walk->job_type = datumCopy(values[READY_JOB_TYPE - 1], false, -1);
+	walk->head = walk->is_of_owners ? values[READY_OWNER - 1] :
+		datumCopy(values[READY_JOB_TYPE - 1], false, -1);
 	walk->stage = datumCopy(values[READY_STAGE - 1], false, -1);
 	walk->priority = values[READY_PRIORITY - 1];
-	*fits = jq_lane_set_name(name, walk->job_type, walk->stage, walk->priority);
 	return true;
 }
 
 void
 jq_ready_end_walk(JqReadyWalk *walk)
 {
-	index_endscan(walk->scan);
-	index_close(walk->index, NoLock);
+	end_index(walk);
 	pfree(walk);
 }

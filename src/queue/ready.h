@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ready.h
- *	  Reading the ready index of the live leaf.
+ *	  Reading the ready indexes of the live leaf.
  *
  *	  All of it reads under a snapshot of its own, taken now, and locks
  *	  nothing.  "live" must be open and locked.
@@ -27,8 +27,8 @@ extern int	jq_ready_read(Relation live, const JqLaneName *name,
 						  JqCandidate *candidates, JqLaneKey *position);
 
 /*
- * Walks the lanes in the order of the index, one descent for each, whatever it
- * holds; a lane whose rows are all dead is found too, until it is vacuumed.
+ * Walks the lanes in the order of the indexes, one descent for each, whatever
+ * it holds; a lane whose rows are all dead is found too, until it is vacuumed.
  * *fits is as jq_lane_set_name() says.
  */
 typedef struct JqReadyWalk JqReadyWalk;

@@ -25,7 +25,19 @@ static JqStatement heads_of_lanes = {
 	" WHERE r.job_type = l.job_type AND r.stage = l.stage"
 	" AND r.priority = l.priority"
 	" AND (r.scheduled_at, r.id) >= (l.scheduled_at, l.id)"
-	" ORDER BY r.scheduled_at, r.id LIMIT 1000) q WHERE q.status = 'running'",
+	" ORDER BY r.scheduled_at, r.id LIMIT 1000) q WHERE q.status = 'running'"
+	" AND l.job_type <> 'sql'",
+};
+
+/* The same of the built-in type, whose jobs are claimed owner by owner. */
+static JqStatement heads_of_owned_lanes = {
+	.text = "WITH RECURSIVE " JQ_WALK_OWNED_LANES
+	" SELECT " COLUMNS " FROM lane l CROSS JOIN LATERAL ("
+	"SELECT q.ctid, q.*"
+	JQ_OWNED_LANE_FROM("l.owner", "l.stage", "l.priority",
+					   "l.scheduled_at", "l.id")
+	" AND (q.owner, q.stage, q.priority) <= (l.owner, l.stage, l.priority)"
+	JQ_OWNED_LANE_ORDER " LIMIT 1000) q WHERE q.status = 'running'",
 };
 
 static JqStatement every_row = {
@@ -33,24 +45,47 @@ static JqStatement every_row = {
 	" WHERE q.status = 'running'",
 };
 
+/* The jobs that statements have found. */
+typedef struct Found
+{
+	JqRunningJob *jobs;			/* in the result context of the scope */
+	int			count;
+} Found;
+
+static void find(Found *found, JqStatement *statement);
 static void read_job(uint64 row, JqRunningJob *job);
 
 JqRunningJob *
 jq_running_jobs(bool is_thorough, int *count)
 {
-	JqRunningJob *jobs;
+	Found		found = {0};
 
 	jq_scope_enter_read_only();
-	if (!is_thorough)
+	if (is_thorough)
+		find(&found, &every_row);
+	else
+	{
 		jq_scope_prefer_indexes();
-	*count = (int) jq_statement_query(is_thorough ? &every_row :
-									  &heads_of_lanes, NULL, NULL, 0);
-	jobs = MemoryContextAlloc(jq_scope_result_context(),
-							  sizeof(JqRunningJob) * Max(*count, 1));
-	for (int i = 0; i < *count; i++)
-		read_job(i, &jobs[i]);
+		find(&found, &heads_of_lanes);
+		find(&found, &heads_of_owned_lanes);
+	}
 	jq_scope_leave();
-	return jobs;
+	*count = found.count;
+	return found.jobs;
+}
+
+static void
+find(Found *found, JqStatement *statement)
+{
+	int			rows = (int) jq_statement_query(statement, NULL, NULL, 0);
+	Size		size = sizeof(JqRunningJob) * (found->count + rows + 1);
+
+	if (found->jobs == NULL)
+		found->jobs = MemoryContextAlloc(jq_scope_result_context(), size);
+	else
+		found->jobs = repalloc(found->jobs, size);
+	for (int i = 0; i < rows; i++)
+		read_job(i, &found->jobs[found->count++]);
 }
 
 static void

@@ -31,7 +31,7 @@ typedef struct JqRunningJob
  * No index tells running jobs from others: a claim would have to maintain it.
  * But claims take the jobs of a lane from its head, so running jobs are
  * there: the first thousand rows of each lane are read, at a cost in lanes,
- * however long they are.  A thorough look reads every live row, and finds
+ * however long they are; of the built-in type, of each lane of each owner.  A thorough look reads every live row, and finds
  * those that have a thousand others before them, too.
  */
 extern JqRunningJob *jq_running_jobs(bool is_thorough, int *count);

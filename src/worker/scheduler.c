@@ -58,42 +58,73 @@ typedef struct Demand
 	char	   *job_type;
 	bool		by_job_owner;	/* run as the job's owner, not the type's */
 	Oid			role;
-	int64		due;			/* at most about a thousand are counted */
+	int64		due;			/* at most a hundred per lane are counted */
 	char	   *refusal;		/* why they cannot run; NULL: they can */
 	bool		has_executor;
+	TimestampTz served_at;		/* when the role last had an executor */
 } Demand;
 
+/* Roles that had an executor, so that each gets its turn where room is short. */
+#define MAX_SERVED 256
+typedef struct Served
+{
+	Oid			role;			/* InvalidOid: free */
+	TimestampTz at;
+} Served;
+
+static Served served[MAX_SERVED];
+
 /*
- * The due jobs of a job type, at most a thousand per lane (stage and
- * priority): future jobs are behind them in the index and cost nothing.
+ * The due jobs of a job type, at most "max" per lane (stage and priority):
+ * future jobs are behind them in the index and cost nothing.
  */
-#define DUE_JOBS \
+#define DUE_JOBS(max) \
 	"WITH RECURSIVE " JQ_WALK_LANES_OF("$1") ", " \
-	"due AS (SELECT d.id, d.owner FROM lane l, LATERAL (" \
-	"SELECT q.id, q.owner FROM @.jobs_queue_live q " \
+	"due AS (SELECT d.id FROM lane l, LATERAL (" \
+	"SELECT q.id FROM @.jobs_queue_live q " \
 	"WHERE q.job_type = $1 AND q.stage = l.stage " \
 	"AND q.priority = l.priority AND q.status = 'queued' " \
 	"AND (q.scheduled_at, q.id) >= (l.scheduled_at, l.id) " \
 	"AND q.scheduled_at <= now() " \
-	"ORDER BY q.scheduled_at, q.id LIMIT 1000) d) "
+	"ORDER BY q.scheduled_at, q.id LIMIT " max ") d) "
 
-static JqStatement due_by_owner_statement = {
-	.text = DUE_JOBS "SELECT count(*), d.owner::oid FROM due d GROUP BY 2",
+/* Only so many executors can be woken. */
+#define MAX_DUE 100
+
+static JqStatement due_statement = {
+	.text = DUE_JOBS("100") "SELECT count(*) FROM due d",
 	.nargs = 1,
 	.argtypes = {TEXTOID}
 };
 
-static JqStatement due_statement = {
-	.text = DUE_JOBS "SELECT count(*) FROM due d",
-	.nargs = 1,
-	.argtypes = {TEXTOID}
+/*
+ * The same of the built-in type for each owner, who need not look past the
+ * jobs of another; and of those whose owner is gone.
+ */
+static JqStatement due_by_owner_statement = {
+	.text = "WITH RECURSIVE " JQ_WALK_OWNED_LANES
+	" SELECT count(*), l.owner::pg_catalog.oid FROM lane l, LATERAL ("
+	"SELECT q.id" JQ_DUE_IN_OWNED_LANE("now()") " LIMIT 100) d GROUP BY 2 "
+	"UNION ALL SELECT count(*), NULL FROM (" JQ_DUE_WITHOUT_OWNER " LIMIT 100) d",
 };
 
 static JqStatement due_ids_statement = {
-	.text = DUE_JOBS "SELECT d.id FROM due d "
-	"WHERE $2 OR d.owner::oid IS NOT DISTINCT FROM $3",
-	.nargs = 3,
-	.argtypes = {TEXTOID, BOOLOID, OIDOID}
+	.text = DUE_JOBS("1000") "SELECT d.id FROM due d",
+	.nargs = 1,
+	.argtypes = {TEXTOID}
+};
+
+static JqStatement due_ids_of_owner_statement = {
+	.text = "WITH RECURSIVE " JQ_WALK_LANES_OF_OWNER("$1")
+	" SELECT d.id FROM lane l, LATERAL ("
+	"SELECT q.id" JQ_DUE_IN_OWNED_LANE("now()") " LIMIT 1000) d"
+	" WHERE l.owner = $1",
+	.nargs = 1,
+	.argtypes = {REGROLEOID}
+};
+
+static JqStatement due_without_owner_statement = {
+	.text = JQ_DUE_WITHOUT_OWNER " LIMIT 1000"
 };
 
 static bool is_started = false; /* the extension was found once */
@@ -118,8 +149,15 @@ static void serve_demand(void *arg);
 static List *collect_demand(void);
 static List *collect_of_type(List *demand, const char *name,
 							 MemoryContext context);
+static Served *find_served(Oid role);
+static int	compare_demands(const ListCell *a, const ListCell *b);
+static List *collect_by_sql(List *demands, const char *name, Oid owner,
+							MemoryContext context);
+static List *add_demand(List *demands, const char *name, Oid role, int64 due,
+						MemoryContext context);
 static char *role_refusal(Oid role);
 static void reject_due(const Demand *demand);
+static uint64 find_due(const Demand *demand);
 static void serve_role(const Demand *demand);
 
 void
@@ -358,7 +396,7 @@ serve_demand(void *arg)
 		jq_shared_make_room();	/* the setting was lowered */
 }
 
-/* In the caller's context. */
+/* In the caller's context; who has waited longest for an executor is first. */
 static List *
 collect_demand(void)
 {
@@ -383,6 +421,7 @@ collect_demand(void)
 	foreach(cell, demands)
 	{
 		Demand	   *demand = (Demand *) lfirst(cell);
+		Served	   *last = find_served(demand->role);
 		char	   *refusal = role_refusal(demand->role);
 		JqExecutorCount count;
 
@@ -390,34 +429,83 @@ collect_demand(void)
 			demand->refusal = MemoryContextStrdup(context, refusal);
 		jq_shared_count_executors(MyDatabaseId, demand->role, &count);
 		demand->has_executor = count.starting + count.idle + count.running > 0;
+		if (demand->has_executor)
+			*last = (Served)
+		{
+			demand->role, GetCurrentTimestamp()
+		};
+		demand->served_at = last->role == demand->role ? last->at : 0;
 	}
 	jq_db_commit();
+	list_sort(demands, compare_demands);
 	return demands;
 }
 
-/* Adds one entry per role that has due jobs of this type. */
+/* What is known of a role, or else of the one that was served longest ago. */
+static Served *
+find_served(Oid role)
+{
+	Served	   *oldest = &served[0];
+
+	for (int i = 0; i < MAX_SERVED; i++)
+	{
+		if (served[i].role == role)
+			return &served[i];
+		if (served[i].at < oldest->at)
+			oldest = &served[i];
+	}
+	return oldest;
+}
+
+static int
+compare_demands(const ListCell *a, const ListCell *b)
+{
+	const Demand *left = (const Demand *) lfirst(a);
+	const Demand *right = (const Demand *) lfirst(b);
+
+	if (left->served_at != right->served_at)
+		return left->served_at < right->served_at ? -1 : 1;
+	return 0;
+}
+
+/* Adds the roles that have due jobs of this type, perhaps several times. */
 static List *
 collect_of_type(List *demands, const char *name, MemoryContext context)
 {
 	const JqJobType *type = jq_job_type(name);
-	bool		by_job_owner = type->command == NULL;
+	bool		by_job_owner = jq_job_type_is_built_in(name);
 	Oid			owner = type->owner;
-	Datum		values[1];
-	uint64		count;
+	JqDueJobs  *due;
+	int			count;
 
 	if (!type->is_enabled)
 		return demands;
-	values[0] = CStringGetTextDatum(name);
-	count = jq_statement_query(by_job_owner ? &due_by_owner_statement :
-							   &due_statement, values, NULL, 0);
+	if (!jq_claim_count_due(name, MAX_DUE, &due, &count))
+		return collect_by_sql(demands, name, owner, context);
+	for (int i = 0; i < count; i++)
+		demands = add_demand(demands, name, by_job_owner ? due[i].owner : owner,
+							 due[i].jobs, context);
+	if (by_job_owner &&
+		jq_statement_query(&due_without_owner_statement, NULL, NULL, 1) > 0)
+		demands = add_demand(demands, name, InvalidOid, 1, context);
+	return demands;
+}
+
+/* The same where the lanes cannot tell. */
+static List *
+collect_by_sql(List *demands, const char *name, Oid owner,
+			   MemoryContext context)
+{
+	Datum		values[1] = {CStringGetTextDatum(name)};
+	bool		by_job_owner = jq_job_type_is_built_in(name);
+	uint64		count = by_job_owner ?
+	jq_statement_query(&due_by_owner_statement, NULL, NULL, 0) :
+	jq_statement_query(&due_statement, values, NULL, 0);
+
 	for (uint64 row = 0; row < count; row++)
 	{
 		int64		due = DatumGetInt64(jq_statement_value(row, 1));
-		MemoryContext old;
-		Demand	   *demand;
 
-		if (due == 0)
-			continue;
 		if (by_job_owner)
 		{
 			bool		isnull;
@@ -425,15 +513,25 @@ collect_of_type(List *demands, const char *name, MemoryContext context)
 
 			owner = isnull ? InvalidOid : DatumGetObjectId(role);
 		}
-		old = MemoryContextSwitchTo(context);
-		demand = palloc0(sizeof(Demand));
-		demand->job_type = pstrdup(name);
-		demand->by_job_owner = by_job_owner;
-		demand->role = owner;
-		demand->due = due;
-		demands = lappend(demands, demand);
-		MemoryContextSwitchTo(old);
+		if (due > 0)
+			demands = add_demand(demands, name, owner, due, context);
 	}
+	return demands;
+}
+
+static List *
+add_demand(List *demands, const char *name, Oid role, int64 due,
+		   MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Demand	   *demand = palloc0(sizeof(Demand));
+
+	demand->job_type = pstrdup(name);
+	demand->by_job_owner = jq_job_type_is_built_in(name);
+	demand->role = role;
+	demand->due = due;
+	demands = lappend(demands, demand);
+	MemoryContextSwitchTo(old);
 	return demands;
 }
 
@@ -473,19 +571,13 @@ role_refusal(Oid role)
 static void
 reject_due(const Demand *demand)
 {
-	Datum		values[3];
-	char		nulls[] = "   ";
 	uint64		count;
 	int64	   *ids;
 
 	jq_db_begin("rejecting jobs");
 	jq_scope_enter_read_only();
-	values[0] = CStringGetTextDatum(demand->job_type);
-	values[1] = BoolGetDatum(!demand->by_job_owner);
-	values[2] = ObjectIdGetDatum(demand->role);
-	if (!OidIsValid(demand->role))
-		nulls[2] = 'n';
-	count = jq_statement_query(&due_ids_statement, values, nulls, 0);
+	jq_scope_prefer_indexes();
+	count = find_due(demand);
 	ids = MemoryContextAlloc(jq_scope_result_context(),
 							 sizeof(int64) * Max(count, 1));
 	for (uint64 row = 0; row < count; row++)
@@ -499,6 +591,23 @@ reject_due(const Demand *demand)
 							(long long) ids[i], demand->job_type,
 							demand->refusal)));
 	jq_db_commit();
+}
+
+/* The ids of the jobs that a demand stands for, or of the first of them. */
+static uint64
+find_due(const Demand *demand)
+{
+	Datum		values[1];
+
+	if (!demand->by_job_owner)
+	{
+		values[0] = CStringGetTextDatum(demand->job_type);
+		return jq_statement_query(&due_ids_statement, values, NULL, 0);
+	}
+	if (!OidIsValid(demand->role))
+		return jq_statement_query(&due_without_owner_statement, NULL, NULL, 0);
+	values[0] = ObjectIdGetDatum(demand->role);
+	return jq_statement_query(&due_ids_of_owner_statement, values, NULL, 0);
 }
 
 /*

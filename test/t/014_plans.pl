@@ -36,7 +36,7 @@ $node->safe_psql('postgres', qq{
 my @plans = grep { /FROM public\.jobs_queue_live/ && !/Insert on/ }
   split /(?=Query Text: )/, slurp_file($node->logfile, $offset);
 cmp_ok(scalar(@plans), '>=', 7, 'the statements of the claims are in the log');
-is(scalar(grep { /Index (?:Only )?Scan using jobs_queue_live_ready/ } @plans), scalar(@plans), 'each reads the ready index');
+is(scalar(grep { /Index (?:Only )?Scan using jobs_queue_live_(?:ready|owner)/ } @plans), scalar(@plans), 'each reads a ready index');
 is(scalar(grep { /Seq Scan on jobs_queue_live|Bitmap|Sort/ } @plans), 0, 'none reads or sorts the table');
 is(scalar(grep { /JIT:/ } @plans), 0, 'none is compiled');
 is(scalar(grep { /Index Cond: .*'bulk'/ } @plans), 0, 'none is planned for a value');

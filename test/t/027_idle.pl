@@ -20,7 +20,7 @@ $node->safe_psql('postgres', q{
 	SELECT enqueue_job('outside', scheduled_at => now() + interval '1 day');
 	SELECT enqueue_sql('SELECT 1') FROM generate_series(1, 100)});
 wait_for_query($node, q{SELECT count(*) FROM jobs_queue_done}, 100);
-wait_for_query($node, q{SELECT count(*) FROM _server_workers() WHERE kind = 'executor' AND state = 'idle'}, 1);
+wait_for_query($node, q{SELECT bool_and(state = 'idle') FROM _server_workers() WHERE kind = 'executor'});
 
 # The last of what is to be done may still be under way; afterwards, nothing.
 sub position
