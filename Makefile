@@ -44,7 +44,7 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
               --temp-config=$(srcdir)/test/regress.conf
 
 REGRESS        = install enqueue claim resolve operate transitions privileges \
-                 settings cron cron_tasks bad_input members user_triggers \
+                 run_as settings cron cron_tasks bad_input members user_triggers \
                  safety lanes lane_faults owners wait async_claim run_job
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \

@@ -386,11 +386,12 @@ CREATE FUNCTION enqueue_sql(
 		depends_on bigint[] DEFAULT NULL,
 		timeout interval DEFAULT NULL,
 		tags text[] DEFAULT NULL,
-		metadata jsonb DEFAULT NULL)
+		metadata jsonb DEFAULT NULL,
+		run_as regrole DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_sql';
-COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb)
-	IS 'Enqueues an SQL statement that the server runs as the caller; $1 is the payload, $2 the job id';
+COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole)
+	IS 'Enqueues an SQL statement that the server runs as run_as (NULL: the caller); $1 is the payload, $2 the job id';
 
 -- ---------------------------------------------------------------------------
 -- Public functions: work
@@ -698,11 +699,12 @@ CREATE FUNCTION schedule_sql(
 		priority integer DEFAULT 0,
 		max_attempts integer DEFAULT NULL,
 		enabled boolean DEFAULT true,
-		description text DEFAULT NULL)
+		description text DEFAULT NULL,
+		run_as regrole DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_schedule_sql';
-COMMENT ON FUNCTION schedule_sql(text, text, text, jsonb, text, integer, integer, boolean, text)
-	IS 'Creates or replaces a recurring SQL statement, which the server runs as the caller';
+COMMENT ON FUNCTION schedule_sql(text, text, text, jsonb, text, integer, integer, boolean, text, regrole)
+	IS 'Creates or replaces a recurring SQL statement, which the server runs as run_as (NULL: the caller, or the owner that the task has)';
 
 CREATE FUNCTION unschedule_cron_task(name text)
 	RETURNS boolean

@@ -8,16 +8,21 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/catalog.h"
 #include "base/compat.h"
+#include "base/config.h"
 #include "base/ownership.h"
 #include "base/rows.h"
 #include "base/scope.h"
+#include "base/shared_state.h"
 
 static Oid	row_owner(HeapTuple row, TupleDesc desc);
 static bool protected_column_changed(TriggerData *trigger);
@@ -32,6 +37,37 @@ jq_ownership_check(Oid role, Oid owner, const char *what)
 						GetUserNameFromId(owner, true) ?
 						GetUserNameFromId(owner, true) : "(dropped)"),
 				 errhint("Only a member of that role may do this.")));
+}
+
+void
+jq_ownership_check_superuser(Oid owner)
+{
+	if (jq_shared_is_attached() && !jq_config_allow_superuser_jobs &&
+		superuser_arg(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("SQL jobs cannot run as superuser \"%s\" while jobqueue.allow_superuser_jobs is off",
+						GetUserNameFromId(owner, false)),
+				 errhint("Enqueue as another role, name one in run_as or owner, or turn the setting on and restart the server.")));
+}
+
+void
+jq_ownership_check_run_as(Oid caller, Oid owner)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role %u does not exist", owner),
+				 errhint("run_as must name a role, or be null for the caller.")));
+	jq_ownership_check(caller, owner, "SQL jobs");
+	jq_ownership_check_superuser(owner);
+}
+
+bool
+jq_ownership_is_restore(Oid caller, TimestampTz updated_at)
+{
+	return updated_at != GetCurrentTransactionStartTimestamp() &&
+		member_can_set_role(caller, jq_catalog()->owner);
 }
 
 HeapTuple
