@@ -44,7 +44,7 @@ static JqStatement upsert_task = {
 	" timezone = EXCLUDED.timezone, priority = EXCLUDED.priority,"
 	" max_attempts = EXCLUDED.max_attempts, stage = EXCLUDED.stage,"
 	" enabled = EXCLUDED.enabled, description = EXCLUDED.description,"
-	" owner = coalesce($11, t.owner)"
+	" owner = coalesce($11, t.owner, EXCLUDED.owner)"
 	" RETURNING id, owner::pg_catalog.oid",
 	.nargs = TASK_COUNT,
 	.argtypes = {

@@ -26,6 +26,7 @@
 
 static Oid	row_owner(HeapTuple row, TupleDesc desc);
 static bool protected_column_changed(TriggerData *trigger);
+static bool is_restored(Oid caller, HeapTuple row, TupleDesc desc);
 
 void
 jq_ownership_check(Oid role, Oid owner, const char *what)
@@ -77,35 +78,43 @@ jq_ownership_guard(TriggerData *trigger)
 	const char *what = RelationGetRelationName(trigger->tg_relation);
 	Oid			caller = jq_scope_caller();
 	HeapTuple	row = trigger->tg_trigtuple;
-	Oid			owner;
+	Oid			owner = row_owner(row, desc);
 	int			columns[2];
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
+	if (jq_scope_write_mode() == JQ_WRITE_ENGINE)
+		return TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+			trigger->tg_newtuple : row;
 	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 	{
-		jq_ownership_check(caller, row_owner(row, desc), what);
+		jq_ownership_check(caller, owner, what);
 		return row;
 	}
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 	{
+		bool		had_owner = OidIsValid(owner);
+
+		row = trigger->tg_newtuple;
 		if (protected_column_changed(trigger))
 		{
+			/* What a dropped role has left is nobody's to take. */
+			jq_ownership_check(caller, had_owner ? owner :
+							   jq_catalog()->owner, what);
 			jq_ownership_check(caller, row_owner(row, desc), what);
-			jq_ownership_check(caller,
-							   row_owner(trigger->tg_newtuple, desc), what);
 		}
-		row = trigger->tg_newtuple;
+		owner = row_owner(row, desc);
+		if (!OidIsValid(owner) && had_owner)
+			owner = caller;
 	}
-
-	owner = row_owner(row, desc);
-	if (!OidIsValid(owner))
-		owner = caller;
-	else if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+	else if (OidIsValid(owner))
 		jq_ownership_check(caller, owner, what);
+	else if (!is_restored(caller, row, desc))
+		owner = caller;
 
 	columns[0] = SPI_fnumber(desc, "owner");
 	values[0] = ObjectIdGetDatum(owner);
+	nulls[0] = !OidIsValid(owner);
 	columns[1] = SPI_fnumber(desc, "updated_at");
 	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	/* A restored row keeps the time it has. */
@@ -121,6 +130,17 @@ row_owner(HeapTuple row, TupleDesc desc)
 	Datum		owner = jq_row_value(row, desc, "owner", &isnull);
 
 	return isnull ? InvalidOid : DatumGetObjectId(owner);
+}
+
+/* Such a row may belong to nobody, its owner having been dropped. */
+static bool
+is_restored(Oid caller, HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		updated_at = jq_row_value(row, desc, "updated_at", &isnull);
+
+	return !isnull &&
+		jq_ownership_is_restore(caller, DatumGetTimestampTz(updated_at));
 }
 
 static bool

@@ -42,7 +42,9 @@ extern bool jq_ownership_is_restore(Oid caller, TimestampTz updated_at);
  * protected columns as arguments: a new row belongs to the caller unless it
  * names an owner whom the caller may act as; a protected column, or the row
  * itself, goes only at the hand of somebody who may act as both the old and
- * the new owner.  Returns the row to store; an UPDATE also sets updated_at.
+ * the new owner.  A row whose owner has been dropped stays nobody's until
+ * somebody who may act as the owner of the tables gives it away.  Returns the
+ * row to store; an UPDATE also sets updated_at.
  */
 extern HeapTuple jq_ownership_guard(TriggerData *trigger);
 

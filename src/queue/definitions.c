@@ -105,7 +105,8 @@ check_runs_as(TriggerData *trigger, HeapTuple row)
 		jq_ownership_is_restore(jq_scope_caller(), DatumGetTimestampTz(value)))
 		return;
 	value = jq_row_value(row, desc, "owner", &isnull);
-	jq_ownership_check_superuser(DatumGetObjectId(value));
+	if (!isnull)
+		jq_ownership_check_superuser(DatumGetObjectId(value));
 }
 
 static void
