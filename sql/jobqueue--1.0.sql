@@ -800,7 +800,8 @@ CREATE VIEW job_stats AS
 	GROUP BY q.job_type, q.status;
 COMMENT ON VIEW job_stats IS 'Jobs counted by job type and status';
 
-CREATE VIEW running_jobs AS
+-- A barrier: a function in a query of this view sees running jobs, no others.
+CREATE VIEW running_jobs WITH (security_barrier) AS
 	SELECT q.id, q.job_type, q.stage, job_state(q::jobs_queue) AS state, q.attempts, q.max_attempts,
 		q.correlation_id, q.locked_by AS worker_id, w.name AS worker_name, q.locked_at,
 		now() - q.locked_at AS running_for, q.lease_expires_at,
