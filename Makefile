@@ -45,7 +45,9 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
 
 REGRESS        = install enqueue claim resolve operate transitions privileges \
                  run_as settings cron cron_tasks bad_input members user_triggers \
-                 safety lanes lane_faults owners wait async_claim run_job
+                 run_as settings cron cron_tasks bad_input members user_triggers \
+                 safety row_security capture lanes lane_faults owners wait async_claim \
+                 run_job
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
                  resolve_fenced cron_once dependencies operator_moves

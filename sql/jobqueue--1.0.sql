@@ -852,21 +852,35 @@ COMMENT ON VIEW job_claim_stats IS 'How claims in this database found their jobs
 -- Privileges: nothing for PUBLIC; grant_job_role() gives sets of rights
 -- ---------------------------------------------------------------------------
 
--- The comparisons of an oid with a regclass name their operator: one of those
--- very types in the schema of the extension would be taken before the server's.
+-- Also what default privileges have just given to others: TRIGGER on a table
+-- would be a way to the rights of its owner. The comparisons of an oid with a
+-- regclass name their operator: one of those very types in the schema of the
+-- extension would be taken before the server's.
 DO $$
 DECLARE
-	fn regprocedure;
+	statement text;
 BEGIN
-	FOR fn IN
-		SELECT d.objid
+	FOR statement IN
+		SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', o.kind, o.name,
+			CASE WHEN a.grantee = 0::pg_catalog.oid THEN 'PUBLIC'
+				ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
 		FROM pg_catalog.pg_depend d
 			JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
-		WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
-			AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
-			AND d.deptype = 'e' AND e.extname = 'jobqueue'
+			JOIN (
+				SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 'ROUTINE', p.oid::pg_catalog.regprocedure::text,
+					p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
+				FROM pg_catalog.pg_proc p
+				UNION ALL
+				SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+					c.oid::pg_catalog.regclass::text, c.relowner, c.relacl
+				FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'S')
+			) AS o (class, oid, kind, name, owner, acl)
+				ON o.class OPERATOR(pg_catalog.=) d.classid AND o.oid = d.objid
+			CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
+		WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+			AND d.deptype = 'e' AND e.extname = 'jobqueue' AND a.grantee <> o.owner
 	LOOP
-		EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', fn);
+		EXECUTE statement;
 	END LOOP;
 END
 $$;
