@@ -139,20 +139,26 @@ jq_scope_arm(void)
 	arm(scope);
 }
 
-/* It would run with the rights that the scope is about to take. */
+/*
+ * It would run with the rights that the scope is about to take.  The lock,
+ * which most scopes will need anyway, keeps it from coming after the look.
+ */
 static void
 refuse_foreign_trigger(void)
 {
-	Oid			trigger = jq_catalog()->foreign_trigger;
+	ObjectAddress address;
+	Oid			trigger;
 
-	if (OidIsValid(trigger))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("a trigger would run code of another role as the owner of the jobqueue tables"),
-				 errdetail("It is %s.", getObjectDescription(&(ObjectAddress) {
-															 TriggerRelationId, trigger, 0
-															 }, false)),
-				 errhint("Drop it, or make whoever owns its functions, or the table of a foreign key, a member of the owner; and grant nobody TRIGGER or REFERENCES.")));
+	LockRelationOid(jq_catalog()->jobs_queue_live, RowExclusiveLock);
+	trigger = jq_catalog()->foreign_trigger;
+	if (!OidIsValid(trigger))
+		return;
+	ObjectAddressSet(address, TriggerRelationId, trigger);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("a trigger would run code of another role as the owner of the jobqueue tables"),
+			 errdetail("It is %s.", getObjectDescription(&address, false)),
+			 errhint("Drop it, or make whoever owns its functions, or the table of a foreign key, a member of the owner; and grant nobody TRIGGER or REFERENCES.")));
 }
 
 static void

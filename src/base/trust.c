@@ -12,7 +12,6 @@
 
 #include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
-#include "nodes/nodeFuncs.h"
 #include "utils/acl.h"
 #include "utils/syscache.h"
 
