@@ -245,10 +245,20 @@ for my $what (sort keys %bodies)
 	cmp_ok($node->safe_psql('postgres', "SELECT count(*) FROM witness WHERE what = '$what'"), '>=', 1, "and it runs: $what");
 }
 
-# What cannot be part of a job at all
-is(run_as('alice', q{CREATE PROCEDURE alice.commits() LANGUAGE plpgsql AS $p$ BEGIN COMMIT; PERFORM note('after commit'); END $p$; CALL alice.commits()}), '2D000',
-	'a procedure that commits');
-is(run_as('alice', q{DO $d$ BEGIN ROLLBACK; PERFORM note('after rollback'); END $d$}), '2D000', 'a block that rolls back');
+# Jobs with transactions of their own
+my %autonomous = (
+	'procedure' => q{CREATE PROCEDURE alice.commits() LANGUAGE plpgsql AS $p$ BEGIN COMMIT; PERFORM note('procedure'); END $p$; CALL alice.commits()},
+	'rollback' => q{DO $d$ BEGIN SET LOCAL ROLE friend; ROLLBACK; PERFORM note('rollback'); END $d$},
+	'local role' => q{BEGIN; SET LOCAL ROLE friend; COMMIT; SELECT note('local role')},
+	'role over a commit' => q{BEGIN; SET ROLE friend; COMMIT; SELECT note('role over a commit')},
+	'authorization' => q{BEGIN; SELECT attempt('authorization', 'SET SESSION AUTHORIZATION postgres'); COMMIT; RESET SESSION AUTHORIZATION; SELECT note('authorization')},
+	'discard all' => q{DISCARD ALL; SELECT note('discard all')},
+	'held cursor over a commit' => q{BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT note('held cursor over a commit'); COMMIT; FETCH c});
+for my $what (sort keys %autonomous)
+{
+	is(run_as('alice', $autonomous{$what}), 'completed', "a job with transactions of its own: $what");
+	cmp_ok($node->safe_psql('postgres', "SELECT count(*) FROM witness WHERE what = '$what'"), '>=', 1, "and it runs: $what");
+}
 
 # ---- one job after another ----
 
@@ -273,8 +283,8 @@ is($node->safe_psql('postgres', q{SELECT count(DISTINCT what) >= 65 FROM witness
 is($node->safe_psql('postgres', q{SELECT DISTINCT session_name, user_name, is_superuser FROM witness ORDER BY user_name}),
 	"alice|alice|off\nalice|friend|off", 'every job was alice, or the role that she is a member of, and no superuser');
 is($node->safe_psql('postgres', q{SELECT string_agg(DISTINCT what, ', ' ORDER BY what) FROM witness WHERE user_name = 'friend'}),
-	'deferred trigger as friend', 'the latter where she asked for it');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM witness WHERE what IN ('after commit', 'after rollback', 'forged', 'climb', 'as bob', 'as postgres', 'x', 'bob was here')}),
+	'deferred trigger as friend, role over a commit', 'the latter where she asked for it');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM witness WHERE what IN ('forged', 'climb', 'as bob', 'as postgres', 'x', 'bob was here')}),
 	'0', 'nothing ran that was refused');
 
 # ---- names that stand in the way ----
