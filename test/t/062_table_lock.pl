@@ -10,7 +10,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = JobQueue::Cluster->new('main', conf => "jobqueue.max_executors = 2\nlog_line_prefix = '%m [%p] %b '");
+my $node = JobQueue::Cluster->new('main', conf => "jobqueue.max_executors = 2\njobqueue.retry_delay = 0\nlog_line_prefix = '%m [%p] %b '");
 $node->safe_psql('postgres', q{
 	CREATE ROLE alice LOGIN;
 	SELECT grant_job_role('alice', 'producer'), grant_job_role('alice', 'worker');
@@ -58,7 +58,8 @@ my @said = slurp_file($node->logfile, $offset) =~ /jobqueue scheduler \w+:  canc
 cmp_ok(scalar @said, '>=', 1, 'the log says so');
 cmp_ok(scalar @said, '<=', 3, 'and not each time');
 
-# The completion of a running job comes while the table is locked
+# The completion of a running job comes while the table is locked, perhaps for
+# longer than an executor waits: then the job is rolled back and tried again.
 $admin->query('BEGIN; LOCK TABLE jobs_queue IN ACCESS EXCLUSIVE MODE');
 $gate->query('SELECT pg_advisory_unlock(1)');
 backs_off('jobs_queue');
