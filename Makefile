@@ -31,7 +31,7 @@ OBJS = src/jobqueue.o \
        src/body/journal.o src/body/session.o src/body/watch.o \
        src/base/config.o src/base/catalog.o src/base/db.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
-       src/base/plain.o \
+       src/base/plain.o src/base/trust.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
        src/base/protect.o src/base/shared_state.o src/base/wake.o
 
@@ -44,8 +44,9 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
               --temp-config=$(srcdir)/test/regress.conf
 
 REGRESS        = install enqueue claim resolve operate transitions privileges \
-                 settings cron cron_tasks bad_input members user_triggers \
-                 safety lanes lane_faults owners wait async_claim run_job
+                 run_as settings cron cron_tasks bad_input members user_triggers \
+                 safety row_security capture foreign_triggers lanes \
+                 lane_faults owners wait async_claim run_job
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
                  resolve_fenced cron_once dependencies operator_moves

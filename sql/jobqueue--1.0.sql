@@ -386,11 +386,12 @@ CREATE FUNCTION enqueue_sql(
 		depends_on bigint[] DEFAULT NULL,
 		timeout interval DEFAULT NULL,
 		tags text[] DEFAULT NULL,
-		metadata jsonb DEFAULT NULL)
+		metadata jsonb DEFAULT NULL,
+		run_as regrole DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_sql';
-COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb)
-	IS 'Enqueues an SQL statement that the server runs as the caller; $1 is the payload, $2 the job id';
+COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole)
+	IS 'Enqueues an SQL statement that the server runs as run_as (NULL: the caller); $1 is the payload, $2 the job id';
 
 -- ---------------------------------------------------------------------------
 -- Public functions: work
@@ -698,11 +699,12 @@ CREATE FUNCTION schedule_sql(
 		priority integer DEFAULT 0,
 		max_attempts integer DEFAULT NULL,
 		enabled boolean DEFAULT true,
-		description text DEFAULT NULL)
+		description text DEFAULT NULL,
+		run_as regrole DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_schedule_sql';
-COMMENT ON FUNCTION schedule_sql(text, text, text, jsonb, text, integer, integer, boolean, text)
-	IS 'Creates or replaces a recurring SQL statement, which the server runs as the caller';
+COMMENT ON FUNCTION schedule_sql(text, text, text, jsonb, text, integer, integer, boolean, text, regrole)
+	IS 'Creates or replaces a recurring SQL statement, which the server runs as run_as (NULL: the caller, or the owner that the task has)';
 
 CREATE FUNCTION unschedule_cron_task(name text)
 	RETURNS boolean
@@ -798,7 +800,8 @@ CREATE VIEW job_stats AS
 	GROUP BY q.job_type, q.status;
 COMMENT ON VIEW job_stats IS 'Jobs counted by job type and status';
 
-CREATE VIEW running_jobs AS
+-- A barrier: a function in a query of this view sees running jobs, no others.
+CREATE VIEW running_jobs WITH (security_barrier) AS
 	SELECT q.id, q.job_type, q.stage, job_state(q::jobs_queue) AS state, q.attempts, q.max_attempts,
 		q.correlation_id, q.locked_by AS worker_id, w.name AS worker_name, q.locked_at,
 		now() - q.locked_at AS running_for, q.lease_expires_at,
@@ -849,21 +852,35 @@ COMMENT ON VIEW job_claim_stats IS 'How claims in this database found their jobs
 -- Privileges: nothing for PUBLIC; grant_job_role() gives sets of rights
 -- ---------------------------------------------------------------------------
 
--- The comparisons of an oid with a regclass name their operator: one of those
--- very types in the schema of the extension would be taken before the server's.
+-- Also what default privileges have just given to others: TRIGGER on a table
+-- would be a way to the rights of its owner. The comparisons of an oid with a
+-- regclass name their operator: one of those very types in the schema of the
+-- extension would be taken before the server's.
 DO $$
 DECLARE
-	fn regprocedure;
+	statement text;
 BEGIN
-	FOR fn IN
-		SELECT d.objid
+	FOR statement IN
+		SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', o.kind, o.name,
+			CASE WHEN a.grantee = 0::pg_catalog.oid THEN 'PUBLIC'
+				ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
 		FROM pg_catalog.pg_depend d
 			JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
-		WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
-			AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
-			AND d.deptype = 'e' AND e.extname = 'jobqueue'
+			JOIN (
+				SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 'ROUTINE', p.oid::pg_catalog.regprocedure::text,
+					p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
+				FROM pg_catalog.pg_proc p
+				UNION ALL
+				SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+					c.oid::pg_catalog.regclass::text, c.relowner, c.relacl
+				FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'S')
+			) AS o (class, oid, kind, name, owner, acl)
+				ON o.class OPERATOR(pg_catalog.=) d.classid AND o.oid = d.objid
+			CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
+		WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+			AND d.deptype = 'e' AND e.extname = 'jobqueue' AND a.grantee <> o.owner
 	LOOP
-		EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', fn);
+		EXECUTE statement;
 	END LOOP;
 END
 $$;

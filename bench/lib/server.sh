@@ -78,6 +78,7 @@ write_settings()
 		listen_addresses = ''
 		unix_socket_directories = '$scratch'
 		max_connections = 300
+		jobqueue.allow_superuser_jobs = on
 		shared_buffers = ${shared_buffers}MB
 		wal_buffers = 64MB
 		min_wal_size = 1GB

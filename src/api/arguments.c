@@ -14,6 +14,8 @@
 
 #include "api/arguments.h"
 #include "base/names.h"
+#include "base/ownership.h"
+#include "base/scope.h"
 #include "base/shared_state.h"
 #include "queue/job_types.h"
 
@@ -81,6 +83,18 @@ jq_argument_claim_no(FunctionCallInfo fcinfo, int n)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("claim_no must be positive")));
 	return PG_GETARG_INT32(n);
+}
+
+Oid
+jq_argument_run_as(FunctionCallInfo fcinfo, int n)
+{
+	if (!PG_ARGISNULL(n))
+	{
+		jq_ownership_check_run_as(jq_scope_caller(), PG_GETARG_OID(n));
+		return PG_GETARG_OID(n);
+	}
+	jq_ownership_check_superuser(jq_scope_caller());
+	return InvalidOid;
 }
 
 void

@@ -57,6 +57,13 @@ extern Datum *jq_argument_array(FunctionCallInfo fcinfo, int n, Oid type,
 extern List *jq_argument_job_types(FunctionCallInfo fcinfo, int n);
 extern List *jq_argument_add_job_type(List *job_types, const char *job_type);
 
+/*
+ * The role that argument n, run_as, names, once it is clear that the caller's
+ * SQL may run as that; InvalidOid when it is NULL, and SQL may run as the
+ * caller.
+ */
+extern Oid	jq_argument_run_as(FunctionCallInfo fcinfo, int n);
+
 /* Tells the caller when this server has no workers to run SQL jobs. */
 extern void jq_argument_notice_workers(void);
 

@@ -31,24 +31,25 @@ enum
 {
 	TASK_NAME, TASK_SCHEDULE, TASK_JOB_TYPE, TASK_PAYLOAD, TASK_TIMEZONE,
 	TASK_PRIORITY, TASK_MAX_ATTEMPTS, TASK_STAGE, TASK_ENABLED,
-	TASK_DESCRIPTION, TASK_COUNT
+	TASK_DESCRIPTION, TASK_OWNER, TASK_COUNT
 };
 
 /* The row trigger plans the next run, in both branches. */
 static JqStatement upsert_task = {
 	.text = "INSERT INTO @.cron_tasks AS t (name, schedule, job_type, payload,"
-	" timezone, priority, max_attempts, stage, enabled, description)"
-	" VALUES ($1, $2, $3, $4, $5, $6::int2, $7::int2, $8, $9, $10)"
+	" timezone, priority, max_attempts, stage, enabled, description, owner)"
+	" VALUES ($1, $2, $3, $4, $5, $6::int2, $7::int2, $8, $9, $10, $11)"
 	" ON CONFLICT (name) DO UPDATE SET schedule = EXCLUDED.schedule,"
 	" job_type = EXCLUDED.job_type, payload = EXCLUDED.payload,"
 	" timezone = EXCLUDED.timezone, priority = EXCLUDED.priority,"
 	" max_attempts = EXCLUDED.max_attempts, stage = EXCLUDED.stage,"
-	" enabled = EXCLUDED.enabled, description = EXCLUDED.description"
+	" enabled = EXCLUDED.enabled, description = EXCLUDED.description,"
+	" owner = coalesce($11, t.owner, EXCLUDED.owner)"
 	" RETURNING id, owner::pg_catalog.oid",
 	.nargs = TASK_COUNT,
 	.argtypes = {
 		TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, INT4OID, INT4OID,
-		TEXTOID, BOOLOID, TEXTOID
+		TEXTOID, BOOLOID, TEXTOID, REGROLEOID
 	}
 };
 
@@ -81,6 +82,7 @@ jobqueue_schedule_cron_task(PG_FUNCTION_ARGS)
 	values[TASK_STAGE] = or_default(fcinfo, 7, CStringGetTextDatum(""));
 	values[TASK_ENABLED] = or_default(fcinfo, 8, BoolGetDatum(true));
 	values[TASK_DESCRIPTION] = jq_argument_datum(fcinfo, 9);
+	values[TASK_OWNER] = ObjectIdGetDatum(InvalidOid);
 	jq_validate_payload(values[TASK_PAYLOAD]);
 	if (strcmp(TextDatumGetCString(values[TASK_JOB_TYPE]), JQ_SQL_JOB_TYPE) == 0)
 		jq_validate_sql_payload(values[TASK_PAYLOAD]);
@@ -96,6 +98,8 @@ jobqueue_schedule_sql(PG_FUNCTION_ARGS)
 	jq_argument_required(fcinfo, 1, "schedule");
 	jq_argument_required(fcinfo, 2, "command");
 	jq_validate_command(jq_argument_text(fcinfo, 2));
+	values[TASK_OWNER] = ObjectIdGetDatum(PG_ARGISNULL(9) ? InvalidOid :
+										  jq_argument_run_as(fcinfo, 9));
 	jq_argument_notice_workers();
 	values[TASK_NAME] = PG_GETARG_DATUM(0);
 	values[TASK_SCHEDULE] = PG_GETARG_DATUM(1);
@@ -112,7 +116,10 @@ jobqueue_schedule_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(save_task(values, !PG_ARGISNULL(6), !PG_ARGISNULL(8)));
 }
 
-/* Another role's task of that name is not replaced. */
+/*
+ * Another role's task of that name is not replaced, and one that is replaced
+ * keeps its owner unless there is a new one.
+ */
 static int64
 save_task(Datum *values, bool has_max_attempts, bool has_description)
 {
@@ -131,12 +138,16 @@ save_task(Datum *values, bool has_max_attempts, bool has_description)
 		nulls[TASK_MAX_ATTEMPTS] = 'n';
 	if (!has_description)
 		nulls[TASK_DESCRIPTION] = 'n';
+	if (!OidIsValid(DatumGetObjectId(values[TASK_OWNER])))
+		nulls[TASK_OWNER] = 'n';
 
 	jq_scope_enter(JQ_WRITE_PLAIN);
 	jq_statement_execute(&upsert_task, values, nulls, 0);
 	id = DatumGetInt64(jq_statement_value(0, 1));
 	owner = DatumGetObjectId(jq_statement_value(0, 2));
 	jq_ownership_check(jq_scope_caller(), owner, "cron task");
+	if (strcmp(TextDatumGetCString(values[TASK_JOB_TYPE]), JQ_SQL_JOB_TYPE) == 0)
+		jq_ownership_check_superuser(owner);
 	jq_scope_leave();
 	return id;
 }

@@ -83,6 +83,7 @@ jobqueue_enqueue_sql(PG_FUNCTION_ARGS)
 
 	jq_argument_required(fcinfo, 0, "command");
 	jq_validate_command(jq_argument_text(fcinfo, 0));
+	job.owner = jq_argument_run_as(fcinfo, 12);
 	jq_argument_notice_workers();
 	job.job_type = CStringGetTextDatum(JQ_SQL_JOB_TYPE);
 	job.payload = jq_sql_payload(PG_GETARG_DATUM(0), jq_argument_datum(fcinfo, 1));

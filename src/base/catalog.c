@@ -27,6 +27,7 @@
 #include "utils/syscache.h"
 
 #include "base/catalog.h"
+#include "base/trust.h"
 
 static JqCatalog catalog;		/* generation 0: never loaded */
 static bool catalog_is_valid = false;
@@ -36,6 +37,7 @@ static bool load_catalog(void);
 static Oid	extension_schema(Oid extension);
 static bool schema_name_differs(const char *schema_name);
 static bool find_objects(JqCatalog *found);
+static Oid	find_foreign_trigger(const JqCatalog *found);
 static bool find_relation(const JqCatalog *found, const char *name,
 						  Oid *relid);
 static void check_columns(Oid relid);
@@ -63,6 +65,9 @@ jq_catalog_if_present(void)
 	{
 		CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
 		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_schema, (Datum) 0);
+		CacheRegisterSyscacheCallback(PROCOID, forget_schema, (Datum) 0);
+		CacheRegisterSyscacheCallback(AUTHOID, forget_schema, (Datum) 0);
+		CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, forget_schema, (Datum) 0);
 		callbacks_registered = true;
 	}
 	if (!catalog_is_valid && !load_catalog())
@@ -168,7 +173,30 @@ find_objects(JqCatalog *found)
 		return false;
 	found->owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
+	found->foreign_trigger = find_foreign_trigger(found);
 	return true;
+}
+
+static Oid
+find_foreign_trigger(const JqCatalog *found)
+{
+	const Oid	relids[] = {
+		found->jobs_queue, found->jobs_queue_live, found->jobs_queue_done,
+		found->job_runs, found->job_types, found->cron_tasks,
+		found->job_dependencies
+	};
+	Oid			foreign = InvalidOid;
+
+	for (int i = 0; i < (int) lengthof(relids) && !OidIsValid(foreign); i++)
+	{
+		Relation	rel = table_open(relids[i], AccessShareLock);
+		const Trigger *trigger = jq_trust_foreign_trigger(rel, found->owner);
+
+		if (trigger != NULL)
+			foreign = trigger->tgoid;
+		table_close(rel, AccessShareLock);
+	}
+	return foreign;
 }
 
 /* pg_extension has no syscache of its own on all servers. */
@@ -231,6 +259,7 @@ forget_relation(Datum arg, Oid relid)
 		relid == catalog.jobs_queue_done ||
 		relid == catalog.jobs_queue_done_pkey ||
 		relid == catalog.job_runs ||
+		relid == catalog.job_types ||
 		relid == catalog.cron_tasks ||
 		relid == catalog.job_dependencies)
 		forget();

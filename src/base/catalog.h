@@ -32,6 +32,8 @@ typedef struct JqCatalog
 	Oid			job_types;
 	Oid			cron_tasks;
 	Oid			job_dependencies;
+	Oid			foreign_trigger;	/* one that would run the code of somebody
+									 * without the rights of the owner */
 } JqCatalog;
 
 /* Columns of jobs_queue and its leaves, as the install script orders them. */

@@ -30,6 +30,16 @@
 #error "jobqueue needs PostgreSQL 15 or later"
 #endif
 
+/* 16: walkers of nodes have prototypes */
+#if PG_VERSION_NUM < 160000
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wstrict-prototypes"
+#include "nodes/nodeFuncs.h"
+#pragma GCC diagnostic pop
+#else
+#include "nodes/nodeFuncs.h"
+#endif
+
 /* 18: a prefix, not a suffix */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn pg_attribute_noreturn()

@@ -23,7 +23,7 @@
 #define MS_PER_HOUR (60 * 60 * 1000)
 
 bool		jq_config_launcher = true;
-bool		jq_config_allow_superuser_jobs = true;
+bool		jq_config_allow_superuser_jobs = false;
 int			jq_config_max_lanes = 1024;
 
 bool		jq_config_enabled = true;
@@ -108,9 +108,9 @@ define_preload_settings(void)
 {
 	DefineCustomBoolVariable("jobqueue.allow_superuser_jobs",
 							 "Sets whether the server runs SQL jobs of superusers.",
-							 NULL,
+							 "When off, such jobs are refused when they are enqueued, too.",
 							 &jq_config_allow_superuser_jobs,
-							 true,
+							 false,
 							 PGC_POSTMASTER, 0,
 							 NULL, NULL, NULL);
 	DefineCustomBoolVariable("jobqueue.launcher",

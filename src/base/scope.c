@@ -16,6 +16,8 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/objectaddress.h"
+#include "catalog/pg_trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -48,6 +50,8 @@ static int	scope_depth = 0;
 
 static void check_writable(void);
 static void enter(JqWriteMode mode);
+static void arm(ScopeEntry *scope);
+static void refuse_foreign_trigger(void);
 static void avoid_other_scans(void);
 static void set_for_scope(const char *name, const char *value);
 static bool in_own_statement(void);
@@ -76,7 +80,7 @@ void
 jq_scope_enter_read_only(void)
 {
 	enter(JQ_WRITE_PLAIN);
-	jq_scope_arm();
+	arm(&scopes[scope_depth - 1]);
 }
 
 static void
@@ -127,11 +131,41 @@ void
 jq_scope_arm(void)
 {
 	ScopeEntry *scope = &scopes[scope_depth - 1];
-	MemoryContext context = CurrentMemoryContext;
 
 	Assert(scope_depth > 0);
 	if (scope->is_armed)
 		return;
+	refuse_foreign_trigger();
+	arm(scope);
+}
+
+/*
+ * It would run with the rights that the scope is about to take.  The lock,
+ * which most scopes will need anyway, keeps it from coming after the look.
+ */
+static void
+refuse_foreign_trigger(void)
+{
+	ObjectAddress address;
+	Oid			trigger;
+
+	LockRelationOid(jq_catalog()->jobs_queue_live, RowExclusiveLock);
+	trigger = jq_catalog()->foreign_trigger;
+	if (!OidIsValid(trigger))
+		return;
+	ObjectAddressSet(address, TriggerRelationId, trigger);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("a trigger would run code of another role as the owner of the jobqueue tables"),
+			 errdetail("It is %s.", getObjectDescription(&address, false)),
+			 errhint("Drop it, or make whoever owns its functions, or the table of a foreign key, a member of the owner; and grant nobody TRIGGER or REFERENCES.")));
+}
+
+static void
+arm(ScopeEntry *scope)
+{
+	MemoryContext context = CurrentMemoryContext;
+
 	SPI_connect();
 	MemoryContextSwitchTo(context);
 	scope->guc_nest_level = NewGUCNestLevel();

@@ -18,6 +18,7 @@
 #include "base/names.h"
 #include "base/ownership.h"
 #include "base/rows.h"
+#include "base/scope.h"
 #include "base/wake.h"
 #include "queue/backoff.h"
 #include "queue/job_types.h"
@@ -28,6 +29,7 @@ PG_FUNCTION_INFO_V1(jobqueue_job_types_changed);
 PG_FUNCTION_INFO_V1(jobqueue_guard_owned);
 
 static void check_runner(TriggerData *trigger, const char *name);
+static void check_runs_as(TriggerData *trigger, HeapTuple row);
 static void check_limits(TriggerData *trigger);
 static void check_interval(TriggerData *trigger, const char *name,
 						   int64 min_us, int64 max_us);
@@ -52,6 +54,7 @@ jobqueue_guard_job_type(PG_FUNCTION_ARGS)
 	{
 		jq_name_check_required(TextDatumGetCString(name), "job_type");
 		check_runner(trigger, TextDatumGetCString(name));
+		check_runs_as(trigger, result);
 		check_limits(trigger);
 	}
 	return PointerGetDatum(result);
@@ -81,6 +84,29 @@ check_runner(TriggerData *trigger, const char *name)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("runner and command of job type \"%s\" do not fit", name),
 				 errhint("Runner \"sql\" needs a command and no other runner has one; the built-in type \"sql\" has its commands in the payloads.")));
+}
+
+/* The command of a job type runs as its owner, whom "row" has filled in. */
+static void
+check_runs_as(TriggerData *trigger, HeapTuple row)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	bool		isnull;
+	Datum		value;
+
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) &&
+		!jq_row_changes(trigger, "owner") && !jq_row_changes(trigger, "command"))
+		return;
+	(void) jq_row_value(row, desc, "command", &isnull);
+	if (isnull)
+		return;
+	value = jq_row_value(row, desc, "updated_at", &isnull);
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event) && !isnull &&
+		jq_ownership_is_restore(jq_scope_caller(), DatumGetTimestampTz(value)))
+		return;
+	value = jq_row_value(row, desc, "owner", &isnull);
+	if (!isnull)
+		jq_ownership_check_superuser(DatumGetObjectId(value));
 }
 
 static void

@@ -44,18 +44,18 @@ typedef enum Effect
 #define INSERT_COLUMNS \
 	"job_type, payload, scheduled_at, priority, max_attempts, unique_key," \
 	" group_key, stage, correlation_id, timeout, tags, metadata," \
-	" waiting_for, status"
+	" waiting_for, owner, status"
 #define INSERT_ARGTYPES \
 	TEXTOID, JSONBOID, TIMESTAMPTZOID, INT4OID, INT4OID, TEXTOID, \
 	TEXTOID, TEXTOID, TEXTOID, INTERVALOID, TEXTARRAYOID, JSONBOID, \
-	INT4OID
+	INT4OID, OIDOID
 
 enum
 {
 	ARG_JOB_TYPE, ARG_PAYLOAD, ARG_SCHEDULED_AT, ARG_PRIORITY,
 	ARG_MAX_ATTEMPTS, ARG_UNIQUE_KEY, ARG_GROUP_KEY, ARG_STAGE,
 	ARG_CORRELATION_ID, ARG_TIMEOUT, ARG_TAGS, ARG_METADATA,
-	ARG_WAITING_FOR, ARG_COUNT
+	ARG_WAITING_FOR, ARG_OWNER, ARG_COUNT
 };
 
 #define INSERT_STATUS \
@@ -64,7 +64,7 @@ enum
 static JqStatement insert_job = {
 	.text = "INSERT INTO @.jobs_queue_live (" INSERT_COLUMNS ")"
 	" VALUES ($1, $2, $3, $4::int2, $5::int2, $6, $7, $8, $9, $10, $11, $12,"
-	" $13, " INSERT_STATUS ")"
+	" $13, $14, " INSERT_STATUS ")"
 	" RETURNING id",
 	.nargs = ARG_COUNT,
 	.argtypes = {INSERT_ARGTYPES}
@@ -73,7 +73,7 @@ static JqStatement insert_job = {
 static JqStatement insert_unique_job = {
 	.text = "INSERT INTO @.jobs_queue_live (" INSERT_COLUMNS ")"
 	" VALUES ($1, $2, $3, $4::int2, $5::int2, $6, $7, $8, $9, $10, $11, $12,"
-	" $13, " INSERT_STATUS ")"
+	" $13, $14, " INSERT_STATUS ")"
 	" ON CONFLICT (job_type, unique_key) WHERE unique_key IS NOT NULL"
 	" DO NOTHING RETURNING id",
 	.nargs = ARG_COUNT,
@@ -83,13 +83,14 @@ static JqStatement insert_unique_job = {
 static JqStatement insert_jobs = {
 	.text = "INSERT INTO @.jobs_queue_live (" INSERT_COLUMNS ")"
 	" SELECT $1, p.payload, $3, $4::int2, $5::int2, $6, $7, $8, $9, $10, $11,"
-	" $12, $13, 'queued'"
+	" $12, $13, $14, 'queued'"
 	" FROM unnest($2) WITH ORDINALITY AS p (payload, n) ORDER BY p.n"
 	" RETURNING id",
 	.nargs = ARG_COUNT,
 	.argtypes = {
 		TEXTOID, JSONBARRAYOID, TIMESTAMPTZOID, INT4OID, INT4OID, TEXTOID,
-		TEXTOID, TEXTOID, TEXTOID, INTERVALOID, TEXTARRAYOID, JSONBOID, INT4OID
+		TEXTOID, TEXTOID, TEXTOID, INTERVALOID, TEXTARRAYOID, JSONBOID, INT4OID,
+		OIDOID
 	}
 };
 
@@ -189,6 +190,7 @@ fill_values(const JqNewJob *job, int waiting_for, Datum *values, char *nulls)
 	values[ARG_TAGS] = job->tags;
 	values[ARG_METADATA] = job->metadata;
 	values[ARG_WAITING_FOR] = Int32GetDatum(waiting_for);
+	values[ARG_OWNER] = ObjectIdGetDatum(job->owner);
 	for (int i = 0; i < ARG_COUNT; i++)
 		nulls[i] = values[i] == 0 ? 'n' : ' ';
 	nulls[ARG_PRIORITY] = ' ';
@@ -267,6 +269,8 @@ replace(const JqNewJob *job, int64 id, Datum *values, const char *nulls,
 			else
 				jq_job_set(next, columns[i][0], values[columns[i][1]]);
 		}
+		if (OidIsValid(job->owner))
+			jq_job_set(next, JQ_JOB_OWNER, values[ARG_OWNER]);
 		jq_job_set(next, JQ_JOB_PRIORITY, Int16GetDatum(job->priority));
 		jq_job_set(next, JQ_JOB_WAITING_FOR, values[ARG_WAITING_FOR]);
 		jq_job_set_status(next, &old, DatumGetInt32(values[ARG_WAITING_FOR]) > 0 ?

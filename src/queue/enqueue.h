@@ -39,10 +39,12 @@ typedef struct JqNewJob
 	Datum		timeout;		/* interval */
 	Datum		tags;			/* text[] */
 	Datum		metadata;		/* jsonb */
+	Oid			owner;			/* whom the caller may act as; InvalidOid: the
+								 * caller */
 } JqNewJob;
 
 /*
- * Enqueues a job for the current user and returns its id; where its unique
+ * Enqueues a job for its owner and returns its id; where its unique
  * key is taken, the id of the live job that has it.  Raises the errors of
  * section "Errors" in docs/reference.md before anything is written.  Enters a
  * scope of its own.

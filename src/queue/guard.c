@@ -79,6 +79,7 @@ static void check_unknown_id(TriggerData *trigger, const JqJobRow *row);
 static bool other_leaf_has(TriggerData *trigger, int64 id);
 static bool has_later_run(const JqJobRow *row, int64 id);
 static void set_new_owner(JqJobRow *row);
+static void check_runs_as(const JqJobRow *row);
 static void validate_values(const JqJobRow *row);
 static void check_protected(const JqJobRow *was, const JqJobRow *is);
 static void check_transition(const JqJobRow *was, const JqJobRow *is);
@@ -151,7 +152,10 @@ guard_insert(TriggerData *trigger)
 	set_new_owner(&row);
 	if (!jq_job_status_is_final(jq_job_row_status(&row)) &&
 		jq_job_row_integer(&row, JQ_JOB_CLAIM_NO) == 0 && !is_restored(&row))
+	{
 		validate_values(&row);
+		check_runs_as(&row);
+	}
 	if (jq_job_row_status(&row) == JQ_STATUS_QUEUED)
 	{
 		clear_claim(&row);
@@ -394,9 +398,17 @@ static bool
 is_restored(const JqJobRow *row)
 {
 	return jq_scope_write_mode() == JQ_WRITE_PLAIN &&
-		member_can_set_role(GetUserId(), jq_catalog()->owner) &&
-		DatumGetTimestampTz(jq_job_row_value(row, JQ_JOB_UPDATED_AT)) !=
-		GetCurrentTransactionStartTimestamp();
+		jq_ownership_is_restore(GetUserId(),
+								DatumGetTimestampTz(jq_job_row_value(row, JQ_JOB_UPDATED_AT)));
+}
+
+/* The command of a job of the built-in type runs as the owner of the job. */
+static void
+check_runs_as(const JqJobRow *row)
+{
+	if (strcmp(jq_job_row_text(row, JQ_JOB_JOB_TYPE), JQ_SQL_JOB_TYPE) == 0 &&
+		jq_job_row_has_owner(row))
+		jq_ownership_check_superuser(DatumGetObjectId(jq_job_row_value(row, JQ_JOB_OWNER)));
 }
 
 static void
@@ -458,6 +470,7 @@ check_protected(const JqJobRow *was, const JqJobRow *is)
 					 errmsg("owner of a job must be a role")));
 		if (!jq_job_row_has_owner(was))
 			jq_ownership_check(GetUserId(), jq_catalog()->owner, "job");
+		check_runs_as(is);
 	}
 }
 

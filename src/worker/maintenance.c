@@ -61,6 +61,26 @@ static JqStatement disown_statement = {
 	.argtypes = {INT8OID}
 };
 
+/* Definitions whose owner has been dropped: first whether there are any. */
+#define OF_NOBODY(table) \
+	"FROM @." table " t WHERE t.owner IS NOT NULL AND NOT EXISTS " \
+	"(SELECT FROM pg_catalog.pg_authid a WHERE a.oid = t.owner::pg_catalog.oid)"
+#define DISOWN(table) \
+	{.text = "UPDATE @." table " SET owner = NULL WHERE ctid IN " \
+	"(SELECT t.ctid " OF_NOBODY(table) ")"}
+
+static JqStatement disowned_definitions_statement = {
+	.text = "SELECT EXISTS (SELECT " OF_NOBODY("job_types") "), "
+	"EXISTS (SELECT " OF_NOBODY("cron_tasks") "), "
+	"EXISTS (SELECT " OF_NOBODY("http_endpoints") "), "
+	"EXISTS (SELECT " OF_NOBODY("event_subscriptions") ")"
+};
+
+static JqStatement disown_definitions_statements[] = {
+	DISOWN("job_types"), DISOWN("cron_tasks"), DISOWN("http_endpoints"),
+	DISOWN("event_subscriptions")
+};
+
 typedef struct Disowned
 {
 	int64		id;
@@ -80,6 +100,7 @@ static void release_waiting(const JqWorkerInfo *executor);
 static List *list_held(const pg_uuid_t *worker);
 static int	list_disowned(Disowned **jobs);
 static void disown(void *arg);
+static void disown_definitions(void);
 static List *list_retentions(void);
 static int64 prune_batch(const Retention *retention);
 
@@ -192,7 +213,8 @@ list_held(const pg_uuid_t *worker)
 
 /*
  * A job that belongs to nobody cannot be run, and its owner would be dumped
- * as a number that may be another role's elsewhere.
+ * as a number that may be another role's elsewhere, as would that of a
+ * definition.
  */
 void
 jq_maintenance_disown(void *arg)
@@ -219,6 +241,34 @@ jq_maintenance_disown(void *arg)
 		jq_db_commit();
 		CHECK_FOR_INTERRUPTS();
 	} while (count == DISOWN_BATCH && disowned > 0);
+	disown_definitions();
+}
+
+/* An UPDATE of no row would still tell every session of a change. */
+static void
+disown_definitions(void)
+{
+	bool		is_found[lengthof(disown_definitions_statements)];
+
+	jq_db_begin("looking for definitions of dropped roles");
+	jq_scope_enter_read_only();
+	(void) jq_statement_query(&disowned_definitions_statement, NULL, NULL, 0);
+	for (int i = 0; i < (int) lengthof(is_found); i++)
+		is_found[i] = DatumGetBool(jq_statement_value(0, i + 1));
+	jq_scope_leave();
+	jq_db_commit();
+
+	for (int i = 0; i < (int) lengthof(is_found); i++)
+	{
+		if (!is_found[i])
+			continue;
+		jq_db_begin("clearing dropped owners");
+		jq_scope_enter(JQ_WRITE_ENGINE);
+		(void) jq_statement_execute(&disown_definitions_statements[i],
+									NULL, NULL, 0);
+		jq_scope_leave();
+		jq_db_commit();
+	}
 }
 
 /* In the caller's context. */

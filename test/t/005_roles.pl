@@ -15,12 +15,13 @@ my $version = $node->safe_psql('postgres', q{SELECT current_setting('server_vers
 $node->safe_psql('postgres', q{
 	REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
 	CREATE ROLE alice LOGIN;
+	CREATE ROLE climber LOGIN;
 	CREATE ROLE gone LOGIN;
 	CREATE ROLE nologin;
 	CREATE ROLE stranger LOGIN;
-	GRANT CONNECT ON DATABASE postgres TO alice, gone, nologin;
+	GRANT CONNECT ON DATABASE postgres TO alice, climber, gone, nologin;
 	GRANT ALL ON SCHEMA public TO alice;
-	SELECT grant_job_role(r, 'producer') FROM unnest('{alice,gone,nologin,stranger}'::regrole[]) r;
+	SELECT grant_job_role(r, 'producer') FROM unnest('{alice,climber,gone,nologin,stranger}'::regrole[]) r;
 	SELECT grant_job_role('gone', 'operator');
 });
 wait_for_query($node, q{SELECT count(*) FROM _server_workers() WHERE kind = 'scheduler'}, 1);
@@ -42,11 +43,16 @@ sub ended
 	return $node->safe_psql('postgres', "SELECT $columns FROM jobs_queue WHERE id = $id");
 }
 
-like(ended(enqueue_as('postgres', 'SELECT 1'), 'status, attempts, last_error'),
-	qr/^failed\|0\|role "postgres" is a superuser, and jobqueue.allow_superuser_jobs is off \(42501\)$/, 'superuser');
+my $id = $node->safe_psql('postgres', q{
+	SET SESSION AUTHORIZATION climber;
+	SELECT enqueue_sql('SELECT 1', scheduled_at => clock_timestamp() + interval '500 ms');
+	RESET SESSION AUTHORIZATION;
+	ALTER ROLE climber SUPERUSER});
+like(ended($id, 'status, attempts, last_error'),
+	qr/^failed\|0\|role "climber" is a superuser, and jobqueue.allow_superuser_jobs is off \(42501\)$/, 'a superuser by the time that the job is due');
 like(ended(enqueue_as('stranger', 'SELECT 1'), 'status, attempts, last_error'),
 	qr/^failed\|0\|role "stranger" has no privilege to connect to database "postgres" \(42501\)$/, 'no CONNECT');
-my $id = enqueue_as('nologin', 'SELECT current_user AS a');
+$id = enqueue_as('nologin', 'SELECT current_user AS a');
 if ($version < 17)
 {
 	like(ended($id, 'status, attempts, last_error'),

@@ -90,7 +90,9 @@ for my $path ('auto', 'sql')
 		wait_for_query($node, "SELECT status = 'cancelled' FROM jobs_queue WHERE id = $id");
 		is(backlog_is_long(), 't', "$with: its running job is cancelled");
 
-		$id = enqueue_as('postgres', 'SELECT 1');
+		$id = query(q{
+			SET session_replication_role = replica;
+			INSERT INTO jobs_queue (job_type, payload, max_attempts, owner) VALUES ('sql', '{"command": "SELECT 1"}', 1, 'postgres') RETURNING id});
 		wait_for_query($node, "SELECT status = 'failed' FROM jobs_queue WHERE id = $id");
 		is(backlog_is_long(), 't', "$with: a job that nobody can run is refused");
 

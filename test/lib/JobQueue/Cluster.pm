@@ -1,5 +1,6 @@
 # A server for a TAP test: a PostgreSQL::Test::Cluster that preloads jobqueue,
-# runs its workers briskly, and has the extension in database "postgres".
+# runs its workers briskly, for superusers, too, and has the extension in database
+# "postgres".
 #
 #   use lib 'test/lib';
 #   use JobQueue::Cluster qw(wait_for_query);
@@ -43,6 +44,7 @@ sub new
 		fsync = off
 		max_worker_processes = 32
 		jobqueue.poll_interval = 100ms
+		jobqueue.allow_superuser_jobs = on
 		CONF
 	$node->append_conf('postgresql.conf', $param{conf}) if defined $param{conf};
 	$node->start;
