@@ -387,10 +387,11 @@ CREATE FUNCTION enqueue_sql(
 		timeout interval DEFAULT NULL,
 		tags text[] DEFAULT NULL,
 		metadata jsonb DEFAULT NULL,
-		run_as regrole DEFAULT NULL)
+		run_as regrole DEFAULT NULL,
+		mode text DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_sql';
-COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole)
+COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole, text)
 	IS 'Enqueues an SQL statement that the server runs as run_as (NULL: the caller); $1 is the payload, $2 the job id';
 
 -- ---------------------------------------------------------------------------
@@ -700,10 +701,11 @@ CREATE FUNCTION schedule_sql(
 		max_attempts integer DEFAULT NULL,
 		enabled boolean DEFAULT true,
 		description text DEFAULT NULL,
-		run_as regrole DEFAULT NULL)
+		run_as regrole DEFAULT NULL,
+		mode text DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_schedule_sql';
-COMMENT ON FUNCTION schedule_sql(text, text, text, jsonb, text, integer, integer, boolean, text, regrole)
+COMMENT ON FUNCTION schedule_sql(text, text, text, jsonb, text, integer, integer, boolean, text, regrole, text)
 	IS 'Creates or replaces a recurring SQL statement, which the server runs as run_as (NULL: the caller, or the owner that the task has)';
 
 CREATE FUNCTION unschedule_cron_task(name text)

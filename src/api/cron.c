@@ -105,7 +105,8 @@ jobqueue_schedule_sql(PG_FUNCTION_ARGS)
 	values[TASK_SCHEDULE] = PG_GETARG_DATUM(1);
 	values[TASK_JOB_TYPE] = CStringGetTextDatum(JQ_SQL_JOB_TYPE);
 	values[TASK_PAYLOAD] = jq_sql_payload(PG_GETARG_DATUM(2),
-										  jq_argument_datum(fcinfo, 3));
+										  jq_argument_datum(fcinfo, 3),
+										  jq_argument_text(fcinfo, 10));
 	values[TASK_TIMEZONE] = or_default(fcinfo, 4, CStringGetTextDatum("UTC"));
 	values[TASK_PRIORITY] = or_default(fcinfo, 5, Int32GetDatum(0));
 	values[TASK_MAX_ATTEMPTS] = jq_argument_datum(fcinfo, 6);

@@ -86,7 +86,8 @@ jobqueue_enqueue_sql(PG_FUNCTION_ARGS)
 	job.owner = jq_argument_run_as(fcinfo, 12);
 	jq_argument_notice_workers();
 	job.job_type = CStringGetTextDatum(JQ_SQL_JOB_TYPE);
-	job.payload = jq_sql_payload(PG_GETARG_DATUM(0), jq_argument_datum(fcinfo, 1));
+	job.payload = jq_sql_payload(PG_GETARG_DATUM(0), jq_argument_datum(fcinfo, 1),
+								 jq_argument_text(fcinfo, 13));
 	read_common(fcinfo, &job, 2);
 	job.unique_key = jq_argument_datum(fcinfo, 5);
 	if (!PG_ARGISNULL(6))

@@ -160,13 +160,15 @@ jq_validate_mode(const char *mode)
 }
 
 Datum
-jq_sql_payload(Datum command, Datum payload)
+jq_sql_payload(Datum command, Datum payload, const char *mode)
 {
 	JsonbParseState *state = NULL;
 	JsonbValue	value;
 	Jsonb	   *inner = payload != 0 ? DatumGetJsonbP(payload) :
 	DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 
+	if (mode != NULL)
+		jq_validate_mode(mode);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	value.type = jbvString;
 	value.val.string.val = "command";
@@ -175,6 +177,15 @@ jq_sql_payload(Datum command, Datum payload)
 	value.val.string.val = TextDatumGetCString(command);
 	value.val.string.len = strlen(value.val.string.val);
 	pushJsonbValue(&state, WJB_VALUE, &value);
+	if (mode != NULL)
+	{
+		value.val.string.val = "mode";
+		value.val.string.len = strlen("mode");
+		pushJsonbValue(&state, WJB_KEY, &value);
+		value.val.string.val = unconstify(char *, mode);
+		value.val.string.len = strlen(mode);
+		pushJsonbValue(&state, WJB_VALUE, &value);
+	}
 	value.val.string.val = "payload";
 	value.val.string.len = strlen("payload");
 	pushJsonbValue(&state, WJB_KEY, &value);

@@ -32,7 +32,10 @@ extern void jq_validate_sql_payload(Datum payload);
 /* 22023 unless batched, alone or autonomous. */
 extern void jq_validate_mode(const char *mode);
 
-/* {"command": command, "payload": payload}; payload 0 means {}. */
-extern Datum jq_sql_payload(Datum command, Datum payload);
+/*
+ * {"command": command, "payload": payload, "mode": mode}; payload 0 means {},
+ * mode NULL the default.
+ */
+extern Datum jq_sql_payload(Datum command, Datum payload, const char *mode);
 
 #endif							/* JQ_VALIDATE_H */

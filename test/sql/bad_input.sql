@@ -228,7 +228,8 @@ INSERT INTO regress_jobqueue.statements (statement) VALUES
 ('SELECT enqueue_sql(''COPY t TO STDOUT'')'),
 ('SELECT enqueue_sql(''SELECT '' || repeat(''1'', 1048576))'),
 ('SELECT enqueue_sql(''SELECT 1'', priority => 99999)'),
-('SELECT enqueue_sql(''SELECT 1'', timeout => ''0'')');
+('SELECT enqueue_sql(''SELECT 1'', timeout => ''0'')'),
+('SELECT enqueue_sql(''SELECT 1'', mode => ''fast'')');
 SELECT * FROM regress_jobqueue.outcomes;
 TRUNCATE regress_jobqueue.statements;
 

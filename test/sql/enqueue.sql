@@ -167,7 +167,7 @@ SELECT enqueue_sql(
 	command => 'VACUUM', payload => '[1]', scheduled_at => '2030-01-01', priority => 1,
 	max_attempts => 2, unique_key => 'u', unique_mode => 'replace', correlation_id => 'c',
 	depends_on => '{1}', timeout => '1 h', tags => '{t}', metadata => '{"m": 1}');
-SELECT enqueue_sql('SELECT 2', '"text"');
+SELECT enqueue_sql('SELECT 2', '"text"', mode => 'alone');
 SELECT id, job_type, status, payload, priority, max_attempts, unique_key, correlation_id
 FROM jobs_queue ORDER BY id;
 SELECT enqueue_sql(NULL);
