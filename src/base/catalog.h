@@ -32,6 +32,8 @@ typedef struct JqCatalog
 	Oid			job_types;
 	Oid			cron_tasks;
 	Oid			job_dependencies;
+	Oid			database_identity;
+	Oid			worker_stops;
 } JqCatalog;
 
 /* Columns of jobs_queue and its leaves, as the install script orders them. */
