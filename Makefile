@@ -15,7 +15,7 @@ OBJS = src/jobqueue.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \
-       src/api/body.o src/api/run.o \
+       src/api/body.o src/api/run.o src/api/control.o \
        src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
@@ -25,7 +25,7 @@ OBJS = src/jobqueue.o \
        src/queue/completion.o src/queue/running.o \
        src/queue/dependencies.o src/queue/job_row.o \
        src/queue/guard.o src/queue/validate.o \
-       src/queue/definitions.o \
+       src/queue/definitions.o src/queue/activity.o \
        src/cron/expression.o src/cron/schedule.o src/cron/tasks.o \
        src/body/body.o src/body/command.o src/body/current.o \
        src/body/journal.o src/body/session.o src/body/watch.o \
@@ -46,10 +46,10 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
 REGRESS        = install enqueue claim resolve operate transitions privileges \
                  run_as settings cron cron_tasks bad_input members user_triggers \
                  safety row_security capture foreign_triggers lanes \
-                 lane_faults owners wait async_claim run_job
+                 lane_faults owners wait async_claim run_job control
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
-                 resolve_fenced cron_once dependencies operator_moves
+                 resolve_fenced cron_once dependencies operator_moves pause_claim
 ISOLATION_OPTS = --inputdir=$(srcdir)/test --outputdir=. --temp-instance=tmp_check_iso $(TEMP_SERVER)
 TAP_TESTS      = 1
 PROVE_TESTS    = test/t/*.pl

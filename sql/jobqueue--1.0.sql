@@ -175,6 +175,8 @@ CREATE TABLE job_types (
 	command text,
 	endpoint text COLLATE "C",
 	enabled boolean NOT NULL DEFAULT true,
+	paused_at timestamptz,
+	pause_reason text,
 	max_attempts smallint,
 	backoff jsonb,
 	lease interval,
@@ -197,6 +199,8 @@ COMMENT ON COLUMN job_types.owner IS 'The role that the command runs as';
 COMMENT ON COLUMN job_types.runner IS 'external: workers claim it; sql: the server runs command; http: the server calls endpoint';
 COMMENT ON COLUMN job_types.command IS 'SQL statement of a sql job type; $1 is the payload, $2 the job id';
 COMMENT ON COLUMN job_types.enabled IS 'While false nothing of this type is claimed or run; jobs can be enqueued';
+COMMENT ON COLUMN job_types.paused_at IS 'Since when enabled is false';
+COMMENT ON COLUMN job_types.pause_reason IS 'What pause_job_type() was told';
 COMMENT ON COLUMN job_types.backoff IS 'Retry delays: {"strategy": "fixed", "delay": "5 minutes"} or {"strategy": "exponential", "delay": "1 second", "multiplier": 2, "max_delay": "1 minute", "jitter": 0.1}';
 COMMENT ON COLUMN job_types.lease IS 'How long a worker may stay silent; NULL: jobqueue.lease';
 COMMENT ON COLUMN job_types.timeout IS 'Longest run of one attempt in the server; NULL: no limit';
@@ -270,9 +274,42 @@ CREATE TABLE registered_workers (
 	info jsonb,
 	registered_by regrole,
 	registered_at timestamptz NOT NULL DEFAULT now(),
+	last_seen_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT registered_workers_pkey PRIMARY KEY (worker_id)
 );
 COMMENT ON TABLE registered_workers IS 'Names that outside workers gave themselves';
+COMMENT ON COLUMN registered_workers.last_seen_at IS 'When the worker last registered or called heartbeat_worker()';
+
+CREATE TABLE worker_stops (
+	worker_id uuid NOT NULL,
+	reason text,
+	requested_by regrole,
+	requested_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT worker_stops_pkey PRIMARY KEY (worker_id)
+);
+COMMENT ON TABLE worker_stops IS 'Outside workers that were asked to stop: they claim nothing until they register again';
+
+CREATE TABLE database_identity (
+	is_only boolean NOT NULL DEFAULT true,
+	system_identifier bigint NOT NULL,
+	database oid NOT NULL,
+	activated_at timestamptz NOT NULL DEFAULT now(),
+	activated_by regrole,
+	paused_at timestamptz,
+	paused_by regrole,
+	pause_reason text,
+	CONSTRAINT database_identity_pkey PRIMARY KEY (is_only),
+	CONSTRAINT database_identity_only_check CHECK (is_only)
+);
+COMMENT ON TABLE database_identity IS 'One row: which database these jobs belong to, and whether its workers are paused; a copy of it runs nothing until activate_jobs()';
+COMMENT ON COLUMN database_identity.system_identifier IS 'As in pg_control_system(); 0: a restore made this database';
+COMMENT ON COLUMN database_identity.database IS 'As in pg_database.oid';
+
+-- pg_restore, and the scripts of pg_dump, switch row_security off before they
+-- create extensions.  What they restore is quiet from the start: the row of
+-- the original, if it had one, may come after its cron tasks.
+INSERT INTO database_identity (system_identifier, database)
+	SELECT 0, 0 WHERE pg_catalog.current_setting('row_security') OPERATOR(pg_catalog.=) 'off';
 
 -- ---------------------------------------------------------------------------
 -- Internal functions
@@ -306,6 +343,24 @@ CREATE FUNCTION _guard_job_type() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_job_type';
 CREATE FUNCTION _job_types_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_job_types_changed';
+CREATE FUNCTION _activity_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_activity_changed';
+-- The row of a restore, or of replication, takes the place of the one there.
+CREATE FUNCTION _replace_identity() RETURNS trigger
+	LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	EXECUTE format('LOCK TABLE %I.database_identity IN SHARE ROW EXCLUSIVE MODE', TG_TABLE_SCHEMA);
+	EXECUTE format('DELETE FROM %I.database_identity', TG_TABLE_SCHEMA);
+	RETURN NEW;
+END
+$$;
+CREATE FUNCTION _queue_status(
+		OUT is_active boolean, OUT reason text, OUT paused_at timestamptz, OUT paused_by regrole,
+		OUT pause_reason text, OUT has_scheduler boolean)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_queue_status';
+COMMENT ON FUNCTION _queue_status() IS 'Whether the server works on the jobs of this database';
 CREATE FUNCTION _guard_cron_task() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_cron_task';
 CREATE FUNCTION _guard_owned() RETURNS trigger
@@ -540,6 +595,12 @@ CREATE FUNCTION register_worker(worker_id uuid, name text DEFAULT NULL, info jso
 COMMENT ON FUNCTION register_worker(uuid, text, jsonb)
 	IS 'Gives a worker a name for people to read; a second call replaces the first';
 
+CREATE FUNCTION heartbeat_worker(worker_id uuid)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_heartbeat_worker';
+COMMENT ON FUNCTION heartbeat_worker(uuid)
+	IS 'Says that a worker is there; false when it was asked to stop';
+
 -- ---------------------------------------------------------------------------
 -- Public functions: operate
 -- ---------------------------------------------------------------------------
@@ -585,6 +646,42 @@ CREATE FUNCTION drain_jobs(
 COMMENT ON FUNCTION drain_jobs(text[], integer, boolean)
 	IS 'Runs every due SQL job that runs as the caller, in this session and transaction, until none is left; with_scheduled: future ones, too';
 
+CREATE FUNCTION activate_jobs()
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_activate_jobs';
+COMMENT ON FUNCTION activate_jobs()
+	IS 'Lets the server run the cron tasks and SQL jobs of a database that was restored or copied from another one';
+
+CREATE FUNCTION pause_workers(reason text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_pause_workers';
+COMMENT ON FUNCTION pause_workers(text)
+	IS 'Lets nobody claim jobs of this database, in the server or from outside, until resume_workers(); false when it is paused already';
+
+CREATE FUNCTION resume_workers()
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_resume_workers';
+COMMENT ON FUNCTION resume_workers()
+	IS 'Ends pause_workers(); false when nothing is paused';
+
+CREATE FUNCTION pause_job_type(job_type text, reason text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_pause_job_type';
+COMMENT ON FUNCTION pause_job_type(text, text)
+	IS 'Lets nobody claim jobs of this type until resume_job_type(); false when it is paused already';
+
+CREATE FUNCTION resume_job_type(job_type text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_resume_job_type';
+COMMENT ON FUNCTION resume_job_type(text)
+	IS 'Ends pause_job_type(); false when the type is not paused';
+
+CREATE FUNCTION stop_worker(worker_id uuid, reason text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_stop_worker';
+COMMENT ON FUNCTION stop_worker(uuid, text)
+	IS 'Asks a worker to take no more jobs and to end; false when it was asked already';
+
 CREATE FUNCTION grant_job_role(role regrole, job_role text)
 	RETURNS void
 	LANGUAGE plpgsql VOLATILE
@@ -602,9 +699,9 @@ BEGIN
 	END IF;
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs}'::text[]
-		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,schedule_cron_task,schedule_sql,unschedule_cron_task,enqueue_cron_tasks,cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts}'::text[]
-		WHEN 'observer' THEN '{cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts}'::text[]
+		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,enqueue_cron_tasks,cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
+		WHEN 'observer' THEN '{cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
 		RAISE EXCEPTION 'unrecognized job role "%"', job_role
@@ -648,6 +745,9 @@ BEGIN
 			('operator', 'TABLE', 'SELECT', 'job_logs'),
 			('operator', 'TABLE', 'SELECT', 'job_dependencies'),
 			('operator', 'TABLE', 'SELECT', 'registered_workers'),
+			('operator', 'TABLE', 'SELECT, DELETE', 'worker_stops'),
+			('operator', 'TABLE', 'SELECT', 'database_identity'),
+			('operator', 'TABLE', 'SELECT', 'queue_status'),
 			('operator', 'TABLE', 'SELECT', 'dead_letter_jobs'),
 			('operator', 'TABLE', 'SELECT', 'job_stats'),
 			('operator', 'TABLE', 'SELECT', 'running_jobs'),
@@ -655,6 +755,7 @@ BEGIN
 			('operator', 'TABLE', 'SELECT', 'job_workers'),
 			('operator', 'TABLE', 'SELECT', 'job_lanes'),
 			('operator', 'TABLE', 'SELECT', 'job_claim_stats'),
+			('observer', 'TABLE', 'SELECT', 'queue_status'),
 			('observer', 'TABLE', 'SELECT', 'job_lanes'),
 			('observer', 'TABLE', 'SELECT', 'job_claim_stats'),
 			('observer', 'TABLE', 'SELECT', 'job_stats'),
@@ -782,6 +883,15 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON job_types
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON job_types
 	FOR EACH STATEMENT EXECUTE FUNCTION _job_types_changed();
 ALTER TABLE job_types ENABLE ALWAYS TRIGGER changed;
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON worker_stops
+	FOR EACH STATEMENT EXECUTE FUNCTION _activity_changed();
+ALTER TABLE worker_stops ENABLE ALWAYS TRIGGER changed;
+CREATE TRIGGER replace BEFORE INSERT ON database_identity
+	FOR EACH ROW EXECUTE FUNCTION _replace_identity();
+ALTER TABLE database_identity ENABLE ALWAYS TRIGGER replace;
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON database_identity
+	FOR EACH STATEMENT EXECUTE FUNCTION _activity_changed();
+ALTER TABLE database_identity ENABLE ALWAYS TRIGGER changed;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON cron_tasks
 	FOR EACH ROW EXECUTE FUNCTION _guard_cron_task('name', 'schedule', 'timezone', 'job_type', 'payload', 'stage');
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON http_endpoints
@@ -827,18 +937,36 @@ CREATE VIEW cron_overview AS
 COMMENT ON VIEW cron_overview IS 'Recurring jobs with their next and last runs';
 
 CREATE VIEW job_workers AS
-	SELECT 'external' AS kind, w.worker_id, w.name, w.registered_by AS role, NULL::integer AS pid,
-		NULL::text AS state, count(q.id) AS running_jobs, w.registered_at AS started_at,
-		max(q.locked_at) AS last_seen_at
-	FROM registered_workers w
-		LEFT JOIN jobs_queue_live q ON q.locked_by = w.worker_id AND q.status = 'running'
-	GROUP BY w.worker_id
+	SELECT 'external' AS kind, w.worker_id, r.name, r.registered_by AS role, NULL::integer AS pid,
+		CASE WHEN x.worker_id IS NULL THEN CASE WHEN h.job_id IS NULL THEN 'idle' ELSE 'active' END
+			ELSE CASE WHEN h.job_id IS NULL THEN 'stopped' ELSE 'stopping' END
+			END AS state,
+		coalesce(h.running_jobs, 0) AS running_jobs, h.job_id, h.job_type, r.registered_at AS started_at,
+		greatest(r.last_seen_at, h.last_claim_at) AS last_seen_at, x.reason AS stop_reason
+	FROM (SELECT worker_id FROM registered_workers
+		UNION SELECT worker_id FROM worker_stops
+		UNION SELECT locked_by FROM jobs_queue_live WHERE status = 'running' AND holder IS NULL) w
+		LEFT JOIN registered_workers r ON r.worker_id = w.worker_id
+		LEFT JOIN worker_stops x ON x.worker_id = w.worker_id
+		LEFT JOIN (
+			SELECT q.locked_by, count(*) AS running_jobs, max(q.locked_at) AS last_claim_at,
+				(array_agg(q.id ORDER BY q.locked_at, q.id))[1] AS job_id,
+				(array_agg(q.job_type ORDER BY q.locked_at, q.id))[1] AS job_type
+			FROM jobs_queue_live q
+			WHERE q.status = 'running' AND q.holder IS NULL
+			GROUP BY q.locked_by) h ON h.locked_by = w.worker_id
 	UNION ALL
 	SELECT s.kind, s.worker_id, NULL, s.role::regrole, s.pid, s.state,
-		CASE WHEN s.job_id IS NULL THEN 0 ELSE 1 END, s.started_at, s.last_cycle_at
+		CASE WHEN s.job_id IS NULL THEN 0 ELSE 1 END, s.job_id, q.job_type, s.started_at, s.last_cycle_at, NULL
 	FROM _server_workers() s
+		LEFT JOIN jobs_queue_live q ON q.id = s.job_id
 	WHERE s.database IS NULL OR s.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
-COMMENT ON VIEW job_workers IS 'Outside workers that registered and the workers of the server that serve this database';
+COMMENT ON VIEW job_workers IS 'Outside workers that registered, hold a job or were asked to stop, and the workers of the server that serve this database';
+
+CREATE VIEW queue_status AS
+	SELECT s.is_active, s.reason, s.paused_at, s.paused_by, s.pause_reason, s.has_scheduler
+	FROM _queue_status() s;
+COMMENT ON VIEW queue_status IS 'Whether the server works on the jobs of this database; if not, why';
 
 CREATE VIEW job_lanes AS
 	SELECT l.job_type, l.owner::regrole AS owner, l.stage, l.priority, l.candidates, l.read_until, l.last_used_at
@@ -898,7 +1026,8 @@ DECLARE
 BEGIN
 	FOREACH t IN ARRAY '{jobs_queue_live,jobs_queue_done,jobs_queue_id_seq,job_runs,job_logs,job_logs_id_seq,
 		http_endpoints,job_types,cron_tasks,cron_tasks_id_seq,event_subscriptions,
-		event_subscriptions_id_seq,job_dependencies,registered_workers}'::text[]
+		event_subscriptions_id_seq,job_dependencies,registered_workers,
+		worker_stops,database_identity}'::text[]
 	LOOP
 		PERFORM pg_catalog.pg_extension_config_dump('@extschema@.' || t, '');
 	END LOOP;

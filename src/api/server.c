@@ -17,6 +17,7 @@
 
 PG_FUNCTION_INFO_V1(jobqueue_server_workers);
 
+static const char *state_name(const JqWorkerInfo *worker);
 static void put_worker(ReturnSetInfo *rsinfo, const JqWorkerInfo *worker);
 
 /* No rows when the library was not preloaded. */
@@ -52,10 +53,19 @@ put_worker(ReturnSetInfo *rsinfo, const JqWorkerInfo *worker)
 	nulls[4] = !worker->has_worker_id;
 	values[5] = Int64GetDatum(worker->job_id);
 	nulls[5] = worker->job_id == 0;
-	values[6] = CStringGetTextDatum(worker->is_stuck ? "stuck" :
-									jq_shared_state_name(worker->state));
+	values[6] = CStringGetTextDatum(state_name(worker));
 	values[7] = TimestampTzGetDatum(worker->started_at);
 	values[8] = TimestampTzGetDatum(worker->last_cycle_at);
 	nulls[8] = worker->last_cycle_at == 0;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* One that was asked to end takes nothing new, whatever it does now. */
+static const char *
+state_name(const JqWorkerInfo *worker)
+{
+	if (worker->is_stuck)
+		return "stuck";
+	return jq_shared_state_name(worker->retire ? JQ_STATE_DRAINING :
+								worker->state);
 }

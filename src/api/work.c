@@ -21,6 +21,7 @@
 #include "base/names.h"
 #include "base/scope.h"
 #include "base/statement.h"
+#include "queue/activity.h"
 #include "queue/backoff.h"
 #include "queue/claim.h"
 #include "queue/job_types.h"
@@ -39,6 +40,7 @@ PG_FUNCTION_INFO_V1(jobqueue_snooze_job);
 PG_FUNCTION_INFO_V1(jobqueue_heartbeat_job);
 PG_FUNCTION_INFO_V1(jobqueue_set_job_stage);
 PG_FUNCTION_INFO_V1(jobqueue_register_worker);
+PG_FUNCTION_INFO_V1(jobqueue_heartbeat_worker);
 
 #define MAX_CLAIM 1000
 #define MAX_LEASE_US USECS_PER_DAY
@@ -299,6 +301,7 @@ jobqueue_heartbeat_job(PG_FUNCTION_ARGS)
 {
 	JqHeld		held;
 	int64		extend_us = 0;
+	bool		goes_on;
 
 	jq_argument_held(fcinfo, 4, &held);
 	if (!PG_ARGISNULL(2))
@@ -306,8 +309,10 @@ jobqueue_heartbeat_job(PG_FUNCTION_ARGS)
 								   1, MAX_LEASE_US);
 	if (!PG_ARGISNULL(3))
 		jq_validate_payload(PG_GETARG_DATUM(3));
-	PG_RETURN_BOOL(jq_resolve_heartbeat(&held, extend_us, !PG_ARGISNULL(3),
-										jq_argument_datum(fcinfo, 3)));
+	goes_on = jq_resolve_heartbeat(&held, extend_us, !PG_ARGISNULL(3),
+								   jq_argument_datum(fcinfo, 3));
+	(void) jq_activity_tell_stopped(&held.worker);
+	PG_RETURN_BOOL(goes_on);
 }
 
 Datum
@@ -327,9 +332,18 @@ static JqStatement register_statement = {
 	.text = "INSERT INTO @.registered_workers AS w"
 	" (worker_id, name, info, registered_by) VALUES ($1, $2, $3, $4)"
 	" ON CONFLICT (worker_id) DO UPDATE SET name = $2, info = $3,"
-	" registered_by = $4, registered_at = now()",
+	" registered_by = $4, registered_at = now(), last_seen_at = now()",
 	.nargs = 4,
 	.argtypes = {UUIDOID, TEXTOID, JSONBOID, REGROLEOID}
+};
+
+/* A worker that calls it in a loop must not fill the table. */
+static JqStatement seen_statement = {
+	.text = "UPDATE @.registered_workers SET last_seen_at = clock_timestamp()"
+	" WHERE worker_id = $1"
+	" AND last_seen_at < clock_timestamp() - interval '1 second'",
+	.nargs = 1,
+	.argtypes = {UUIDOID}
 };
 
 Datum
@@ -356,5 +370,20 @@ jobqueue_register_worker(PG_FUNCTION_ARGS)
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	jq_statement_execute(&register_statement, values, nulls, 0);
 	jq_scope_leave();
+	jq_activity_unstop_worker(&worker);
 	PG_RETURN_VOID();
+}
+
+Datum
+jobqueue_heartbeat_worker(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t	worker;
+	Datum		values[1];
+
+	jq_argument_worker(fcinfo, 0, &worker);
+	values[0] = UUIDPGetDatum(&worker);
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	(void) jq_statement_execute(&seen_statement, values, NULL, 0);
+	jq_scope_leave();
+	PG_RETURN_BOOL(!jq_activity_tell_stopped(&worker));
 }

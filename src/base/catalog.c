@@ -159,7 +159,10 @@ find_objects(JqCatalog *found)
 		!find_relation(found, "job_runs", &found->job_runs) ||
 		!find_relation(found, "job_types", &found->job_types) ||
 		!find_relation(found, "cron_tasks", &found->cron_tasks) ||
-		!find_relation(found, "job_dependencies", &found->job_dependencies))
+		!find_relation(found, "job_dependencies", &found->job_dependencies) ||
+		!find_relation(found, "database_identity",
+					   &found->database_identity) ||
+		!find_relation(found, "worker_stops", &found->worker_stops))
 		return false;
 
 	/* Without them claims are slow, and nothing else. */

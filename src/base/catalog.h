@@ -32,6 +32,8 @@ typedef struct JqCatalog
 	Oid			job_types;
 	Oid			cron_tasks;
 	Oid			job_dependencies;
+	Oid			database_identity;
+	Oid			worker_stops;
 	Oid			foreign_trigger;	/* one that would run the code of somebody
 									 * without the rights of the owner */
 } JqCatalog;

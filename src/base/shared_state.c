@@ -324,6 +324,8 @@ jq_shared_attach(const JqWorkerRef *ref)
 		slot->info.started_at = GetCurrentTimestamp();
 		if (slot->info.kind == JQ_WORKER_LAUNCHER)
 			shared->launcher_latch = MyLatch;
+		if (slot->info.retire)
+			SetLatch(MyLatch);	/* nobody could before */
 	}
 	LWLockRelease(shared->lock);
 	return mine;
@@ -407,10 +409,10 @@ jq_shared_report_worker_id(const pg_uuid_t *worker)
 }
 
 void
-jq_shared_report_absent(void)
+jq_shared_report_quiet(JqQuiet quiet)
 {
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	my_slot->info.is_absent = true;
+	my_slot->info.quiet = quiet;
 	LWLockRelease(shared->lock);
 }
 
@@ -674,6 +676,23 @@ jq_shared_retire(JqWorkerKind kind, Oid database)
 			retire_slot(slot);
 	}
 	LWLockRelease(shared->lock);
+}
+
+bool
+jq_shared_retire_executor(Oid database, const pg_uuid_t *worker)
+{
+	WorkerSlot *slot;
+	bool		is_there;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = find_executor(worker);
+	is_there = slot != NULL && slot->info.database == database;
+	if (is_there && !slot->info.retire)
+		retire_slot(slot);
+	LWLockRelease(shared->lock);
+	return is_there;
 }
 
 /* How many executors the role of this one has there.  Lock must be held. */

@@ -33,6 +33,16 @@ typedef enum JqWorkerState
 	JQ_STATE_ENDED				/* a scheduler's slot that its parent frees */
 } JqWorkerState;
 
+/* Why the server's workers do nothing in a database. */
+typedef enum JqQuiet
+{
+	JQ_QUIET_NOT,				/* they work */
+	JQ_QUIET_ABSENT,			/* it lacks the extension */
+	JQ_QUIET_PAUSED,			/* pause_workers() */
+	JQ_QUIET_COPY,				/* the jobs are another database's */
+	JQ_QUIET_SUBSCRIBER			/* its jobs come from elsewhere */
+} JqQuiet;
+
 /* Names a worker; stale as soon as its slot is used again. */
 typedef struct JqWorkerRef
 {
@@ -55,7 +65,7 @@ typedef struct JqWorkerInfo
 	int			waiting_jobs;	/* claimed, not yet begun */
 	bool		is_stuck;		/* its job ignores that it was cancelled */
 	bool		retire;			/* asked to end after the current job */
-	bool		is_absent;		/* ENDED: the database lacks the extension */
+	JqQuiet		quiet;			/* ENDED: why it has nothing to do */
 	TimestampTz started_at;		/* of the reservation until attached */
 	TimestampTz job_started_at;
 	TimestampTz last_cycle_at;
@@ -118,7 +128,7 @@ typedef enum JqBegin
 extern void jq_shared_report_state(JqWorkerState state);
 extern void jq_shared_report_cycle(void);
 extern void jq_shared_report_worker_id(const pg_uuid_t *worker);
-extern void jq_shared_report_absent(void);
+extern void jq_shared_report_quiet(JqQuiet quiet);
 
 /*
  * Begins a job; "waiting" others are claimed.  TAKEN: they were taken away by
@@ -177,6 +187,9 @@ extern int	jq_shared_wake_executors(Oid database, Oid role, int count);
 
 /* Asks the workers of this kind in the database to end. */
 extern void jq_shared_retire(JqWorkerKind kind, Oid database);
+
+/* Asks one executor of the database to end.  False: it has none of this id. */
+extern bool jq_shared_retire_executor(Oid database, const pg_uuid_t *worker);
 
 /*
  * Asks one executor to end so that another role gets its turn: an idle one,

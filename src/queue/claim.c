@@ -27,6 +27,7 @@
 #include "base/config.h"
 #include "base/scope.h"
 #include "base/shared_state.h"
+#include "queue/activity.h"
 #include "queue/claim_path.h"
 #include "queue/hints.h"
 #include "queue/resolve.h"
@@ -61,6 +62,11 @@ jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 		return 0;
 
 	jq_scope_enter_bare(JQ_WRITE_ENGINE);
+	if (!jq_activity_may_claim(&claim->worker, claim->holder != 0))
+	{
+		jq_scope_leave();
+		return 0;
+	}
 	jq_scope_prefer_indexes();
 	claiming.now = GetCurrentTimestamp();
 	claiming.is_alone = !TransactionIdIsValid(GetTopTransactionIdIfAny());
@@ -123,6 +129,11 @@ jq_claim_next_due(const JqClaim *claim)
 	if (!jq_config_enabled)
 		return DT_NOEND;
 	jq_scope_enter_bare(JQ_WRITE_ENGINE);
+	if (jq_activity_is_paused())
+	{
+		jq_scope_leave();
+		return DT_NOEND;
+	}
 	jq_scope_prefer_indexes();
 	jq_table_open(&live, jq_catalog()->jobs_queue_live);
 	if (!jq_claim_has_memory(&live, now, &reason) ||
@@ -451,7 +462,8 @@ reclaim_if_due(bool is_idle)
 		return;
 	if (age >= 0 && age < (is_idle ? RECLAIM_WHEN_IDLE_US : RECLAIM_ALWAYS_US))
 		return;
-	if (jq_shared_scheduler_is_running(MyDatabaseId))
+	if (jq_shared_scheduler_is_running(MyDatabaseId) ||
+		jq_activity_is_paused())
 		return;
 	last_at = now;
 	is_shared = jq_lanes_are_joined();

@@ -7,7 +7,10 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "access/xact.h"
 #include "commands/trigger.h"
+#include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
@@ -28,6 +31,7 @@ PG_FUNCTION_INFO_V1(jobqueue_guard_job_type);
 PG_FUNCTION_INFO_V1(jobqueue_job_types_changed);
 PG_FUNCTION_INFO_V1(jobqueue_guard_owned);
 
+static HeapTuple settle_pause(TriggerData *trigger, HeapTuple row);
 static void check_runner(TriggerData *trigger, const char *name);
 static void check_runs_as(TriggerData *trigger, HeapTuple row);
 static void check_limits(TriggerData *trigger);
@@ -56,8 +60,39 @@ jobqueue_guard_job_type(PG_FUNCTION_ARGS)
 		check_runner(trigger, TextDatumGetCString(name));
 		check_runs_as(trigger, result);
 		check_limits(trigger);
+		result = settle_pause(trigger, result);
 	}
 	return PointerGetDatum(result);
+}
+
+/* A plain UPDATE of enabled pauses and resumes, too. */
+static HeapTuple
+settle_pause(TriggerData *trigger, HeapTuple row)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	int			columns[2];
+	Datum		values[2] = {0};
+	bool		nulls[2] = {true, true};
+	bool		is_enabled;
+	bool		is_dated;
+	bool		isnull;
+
+	is_enabled = DatumGetBool(jq_row_value(row, desc, "enabled", &isnull));
+	if (isnull)
+		return row;				/* to be refused */
+	(void) jq_row_value(row, desc, "paused_at", &isnull);
+	is_dated = !isnull;
+	if (is_enabled != is_dated)
+		return row;
+	columns[0] = SPI_fnumber(desc, "paused_at");
+	columns[1] = SPI_fnumber(desc, "pause_reason");
+	if (!is_enabled)
+	{
+		values[0] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+		nulls[0] = false;
+	}
+	return heap_modify_tuple_by_cols(row, desc, is_enabled ? 2 : 1,
+									 columns, values, nulls);
 }
 
 /* Which runner has a command, and where. */

@@ -6,9 +6,12 @@
  *
  *	  Without a database of its own it can read pg_database but not see which
  *	  databases have the extension.  A scheduler is therefore its own probe:
- *	  it connects, and ends at once where the extension is absent.  What was
- *	  found is cached by database; a hook marks a database when CREATE or DROP
- *	  EXTENSION commits there, and the rest is probed again each minute.
+ *	  it connects, and ends at once where the extension is absent or has
+ *	  nothing to do: paused, a copy, a subscriber.  What was found is cached by
+ *	  database; the rest is probed again each minute, and at once when
+ *	  something that matters commits there and marks the database: CREATE or
+ *	  DROP EXTENSION and changed subscriptions, which a hook notices, and what
+ *	  activity.c writes.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,6 +29,7 @@
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_subscription.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -47,7 +51,7 @@
 typedef enum Presence
 {
 	PRESENCE_UNKNOWN,
-	PRESENCE_ABSENT,
+	PRESENCE_QUIET,				/* or absent: there is nothing to do */
 	PRESENCE_PRESENT
 } Presence;
 
@@ -55,27 +59,33 @@ typedef enum Presence
 typedef struct Database
 {
 	Oid			oid;			/* hash key */
+	NameData	name;
 	bool		is_served;		/* by the last reading of pg_database */
 	Presence	presence;		/* of the extension */
+	JqQuiet		quiet;			/* why there is nothing to do */
+	bool		was_warned_of;	/* that it is a copy */
+	bool		is_marked;		/* since its last scheduler was started */
 	int			backoff_ms;		/* 0: its scheduler ended in order */
 	TimestampTz start_at;		/* no scheduler is started before */
 } Database;
 
 static object_access_hook_type next_object_access_hook = NULL;
-static bool extension_changed = false;	/* by the current transaction */
+static bool must_mark = false;	/* what the current transaction changed */
 
 static HTAB *databases = NULL;
 static TimestampTz slots_wanted_at = 0; /* nothing is started before */
 static int	slot_wait_ms = 0;
 
-static void note_extension(ObjectAccessType access, Oid classId,
-						   Oid objectId, int subId, void *arg);
+static void note_change(ObjectAccessType access, Oid classId,
+						Oid objectId, int subId, void *arg);
 static void mark_at_commit(XactEvent event, void *arg);
 static void run_cycle(void *arg);
 static void list_databases(void);
 static void forget_databases(void);
 static void apply_marks(void);
+static void mark(Database *database);
 static bool observe_scheduler(Database *database, TimestampTz now);
+static void set_quiet(Database *database, JqQuiet quiet);
 static void scheduler_ended(Database *database, const JqWorkerInfo *info,
 							TimestampTz now);
 static bool start_scheduler(Database *database, TimestampTz now);
@@ -89,7 +99,7 @@ jq_launcher_init(void)
 		return;
 
 	next_object_access_hook = object_access_hook;
-	object_access_hook = note_extension;
+	object_access_hook = note_change;
 	RegisterXactCallback(mark_at_commit, NULL);
 
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
@@ -104,35 +114,36 @@ jq_launcher_init(void)
 }
 
 /*
- * Remembers that an extension was created or dropped.  Any extension: the
- * row of a new one cannot be read yet.
+ * Remembers that an extension was created or dropped, or a subscription
+ * changed.  Any extension: the row of a new one cannot be read yet.
  */
 static void
-note_extension(ObjectAccessType access, Oid classId, Oid objectId, int subId,
-			   void *arg)
+note_change(ObjectAccessType access, Oid classId, Oid objectId, int subId,
+			void *arg)
 {
 	if (next_object_access_hook)
 		next_object_access_hook(access, classId, objectId, subId, arg);
-	if (classId == ExtensionRelationId &&
-		(access == OAT_POST_CREATE || access == OAT_DROP))
-		extension_changed = true;
+	if ((classId == ExtensionRelationId || classId == SubscriptionRelationId) &&
+		(access == OAT_POST_CREATE || access == OAT_POST_ALTER ||
+		 access == OAT_DROP))
+		must_mark = true;
 }
 
 /* Tells the launcher; a prepared transaction waits for the next probe. */
 static void
 mark_at_commit(XactEvent event, void *arg)
 {
-	if (!extension_changed)
+	if (!must_mark)
 		return;
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			extension_changed = false;
+			must_mark = false;
 			jq_shared_mark_database(MyDatabaseId);
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
-			extension_changed = false;
+			must_mark = false;
 			break;
 		default:
 			break;
@@ -239,6 +250,7 @@ list_databases(void)
 			memset((char *) database + sizeof(Oid), 0,
 				   sizeof(Database) - sizeof(Oid));
 		database->is_served = true;
+		database->name = row->datname;
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -266,7 +278,7 @@ forget_databases(void)
 	}
 }
 
-/* Probes again where an extension was created or dropped. */
+/* Probes again where something may have to be done now. */
 static void
 apply_marks(void)
 {
@@ -279,15 +291,23 @@ apply_marks(void)
 	for (int i = 0; i < count; i++)
 	{
 		database = hash_search(databases, &marks[i], HASH_FIND, NULL);
-		if (database != NULL && database->presence == PRESENCE_ABSENT)
-			database->start_at = 0;
+		if (database != NULL)
+			mark(database);
 	}
 	if (!all)
 		return;
 	hash_seq_init(&scan, databases);
 	while ((database = hash_seq_search(&scan)) != NULL)
-		if (database->presence == PRESENCE_ABSENT)
-			database->start_at = 0;
+		mark(database);
+}
+
+/* Its scheduler, if there is one, may have looked before the change. */
+static void
+mark(Database *database)
+{
+	database->is_marked = true;
+	if (database->presence == PRESENCE_QUIET)
+		database->start_at = 0;
 }
 
 /*
@@ -311,6 +331,8 @@ observe_scheduler(Database *database, TimestampTz now)
 			return false;
 		default:
 			database->presence = PRESENCE_PRESENT;
+			database->quiet = JQ_QUIET_NOT;
+			database->was_warned_of = false;
 			if (now >= TimestampTzPlusMilliseconds(info.started_at,
 												   MAX_BACKOFF_MS))
 				database->backoff_ms = 0;
@@ -318,15 +340,45 @@ observe_scheduler(Database *database, TimestampTz now)
 	}
 }
 
+/* Says why nothing is done there, once. */
+static void
+set_quiet(Database *database, JqQuiet quiet)
+{
+	const char *name = NameStr(database->name);
+	bool		is_new = database->quiet != quiet;
+
+	database->presence = PRESENCE_QUIET;
+	database->quiet = quiet;
+	if (!is_new)
+		return;
+	if (quiet == JQ_QUIET_COPY && !database->was_warned_of &&
+		jq_config_logs(WARNING))
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("jobqueue runs nothing in database \"%s\": it was restored or copied from another one",
+						name),
+				 errhint("Call activate_jobs() there if its cron tasks and SQL jobs are to run.")));
+	if (quiet == JQ_QUIET_PAUSED && jq_config_logs(LOG))
+		ereport(LOG,
+				(errmsg("jobqueue is paused in database \"%s\"", name)));
+	if (quiet == JQ_QUIET_SUBSCRIBER && jq_config_logs(LOG))
+		ereport(LOG,
+				(errmsg("jobqueue runs nothing in database \"%s\": its jobs come from a subscription",
+						name)));
+	if (quiet == JQ_QUIET_COPY)
+		database->was_warned_of = true;
+}
+
 /* Decides when the database gets its next scheduler. */
 static void
 scheduler_ended(Database *database, const JqWorkerInfo *info, TimestampTz now)
 {
-	if (info->is_absent)
+	if (info->quiet != JQ_QUIET_NOT)
 	{
-		database->presence = PRESENCE_ABSENT;
+		set_quiet(database, info->quiet);
 		database->backoff_ms = 0;
-		database->start_at = TimestampTzPlusMilliseconds(now, PROBE_AGAIN_MS);
+		database->start_at = database->is_marked ? now :
+			TimestampTzPlusMilliseconds(now, PROBE_AGAIN_MS);
 		return;
 	}
 	if (info->retire)
@@ -350,6 +402,7 @@ start_scheduler(Database *database, TimestampTz now)
 	{
 		case JQ_START_REGISTERED:
 			slot_wait_ms = 0;
+			database->is_marked = false;
 			return true;
 		case JQ_START_NO_ROOM:
 			break;				/* it has one */

@@ -4,7 +4,8 @@
  *	  One process per database: cron, lost jobs, retention, and executors.
  *
  *	  The launcher starts it in every database to find out whether the
- *	  extension is there; where it is not, it says so and ends.  It holds no
+ *	  extension is there and has something to do; where it has not, it lets
+ *	  the executors finish, says so and ends.  It holds no
  *	  snapshot, lock or transaction while it waits, and assigns no transaction
  *	  id when there is nothing to do.  Executors belong to a role: jobs run in
  *	  sessions of the role they run as, never of a superuser who switched.
@@ -32,6 +33,7 @@
 #include "nodes/pg_list.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "queue/activity.h"
 #include "queue/claim.h"
 #include "queue/job_types.h"
 #include "queue/lane_walk.h"
@@ -127,7 +129,8 @@ static JqStatement due_without_owner_statement = {
 	.text = JQ_DUE_WITHOUT_OWNER " LIMIT 1000"
 };
 
-static bool is_started = false; /* the extension was found once */
+static bool is_started = false; /* there was something to do once */
+static bool is_draining = false;	/* there is nothing to do any more */
 static TimestampTz watch_at = 0;
 static TimestampTz thorough_at = 0;
 static TimestampTz prune_at = 0;
@@ -139,8 +142,11 @@ static bool roles_changed = true;	/* or nobody has looked yet */
 
 static void note_role_change(Datum arg, int cacheid, uint32 hashvalue);
 static long run_cycle(void);
-static void check_extension(void *arg);
+static void look_at_database(void *arg);
+static void report_start(void);
 static void end_absent(void);
+static void end_when_drained(JqQuiet quiet);
+static bool has_executors(void);
 static void run_cron(void *arg);
 static void announce_jobs(void *arg);
 static void tend_lanes(void *arg);
@@ -202,18 +208,26 @@ static long
 run_cycle(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		is_present = true;
+	JqQuiet		quiet = JQ_QUIET_NOT;
 	long		sleep_ms = jq_config_poll_interval;
 	TimestampTz next_at;
 
-	if (!jq_worker_protect(check_extension, &is_present))
+	if (!jq_worker_protect(look_at_database, &quiet))
 	{
 		/* Its tables are not as they should be; the launcher goes on. */
 		jq_shared_report_state(JQ_STATE_RUNNING);
 		return sleep_ms;
 	}
-	if (!is_present)
+	if (quiet == JQ_QUIET_ABSENT)
 		end_absent();
+	if (quiet != JQ_QUIET_NOT)
+	{
+		end_when_drained(quiet);
+		/* What still runs can be cancelled; what waits for it is let go. */
+		watch_running(now);
+		(void) jq_worker_protect(jq_maintenance_release_waiting, NULL);
+		return sleep_ms;
+	}
 	if (!jq_config_enabled || ShutdownRequestPending)
 		return sleep_ms;
 
@@ -247,36 +261,84 @@ run_cycle(void)
 	return sleep_ms;
 }
 
-/* The first success tells the launcher that this is no probe any more. */
+/* Whether there is something to do here. */
 static void
-check_extension(void *arg)
+look_at_database(void *arg)
 {
-	bool	   *is_present = (bool *) arg;
+	JqQuiet    *quiet = (JqQuiet *) arg;
 
 	jq_db_begin("looking for the extension");
-	*is_present = jq_catalog_if_present() != NULL;
-	if (*is_present && !is_started)
+	*quiet = JQ_QUIET_ABSENT;
+	if (jq_catalog_if_present() != NULL)
 	{
-		is_started = true;
-		jq_shared_report_state(JQ_STATE_RUNNING);
-		if (jq_config_logs(LOG))
-			ereport(LOG,
-					(errmsg("jobqueue scheduler started in database \"%s\"",
-							get_database_name(MyDatabaseId))));
+		jq_activity_adopt();
+		*quiet = jq_activity_quiet();
 	}
+	if (*quiet == JQ_QUIET_NOT)
+		report_start();
 	jq_db_commit();
+}
+
+/* The first time tells the launcher that this is no probe any more. */
+static void
+report_start(void)
+{
+	if (is_started && !is_draining)
+		return;
+	is_draining = false;
+	jq_shared_report_state(JQ_STATE_RUNNING);
+	if (!is_started && jq_config_logs(LOG))
+		ereport(LOG,
+				(errmsg("jobqueue scheduler started in database \"%s\"",
+						get_database_name(MyDatabaseId))));
+	is_started = true;
 }
 
 /* The executors of the database have nothing left to do either. */
 static void
 end_absent(void)
 {
-	jq_shared_report_absent();
+	jq_shared_report_quiet(JQ_QUIET_ABSENT);
 	jq_shared_retire(JQ_WORKER_EXECUTOR, MyDatabaseId);
 	if (is_started && jq_config_logs(LOG))
 		ereport(LOG,
 				(errmsg("jobqueue scheduler stopped: the extension was dropped")));
 	proc_exit(0);
+}
+
+/*
+ * Once the last executor has gone, so does this process: nobody is connected
+ * to a paused database.
+ */
+static void
+end_when_drained(JqQuiet quiet)
+{
+	jq_shared_retire(JQ_WORKER_EXECUTOR, MyDatabaseId);
+	jq_shared_free_unstarted();
+	if (has_executors())
+	{
+		is_draining = true;
+		jq_shared_report_state(JQ_STATE_DRAINING);
+		return;
+	}
+	jq_shared_report_quiet(quiet);
+	if (is_started && jq_config_logs(LOG))
+		ereport(LOG, (errmsg("jobqueue scheduler stopped")));
+	proc_exit(0);
+}
+
+/* Also those that are stuck. */
+static bool
+has_executors(void)
+{
+	JqWorkerInfo *workers = NULL;
+	int			count = jq_shared_workers(&workers);
+
+	for (int i = 0; i < count; i++)
+		if (workers[i].kind == JQ_WORKER_EXECUTOR &&
+			workers[i].database == MyDatabaseId)
+			return true;
+	return false;
 }
 
 /* Reads first: a transaction that writes nothing costs nothing. */

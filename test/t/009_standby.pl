@@ -36,6 +36,12 @@ my ($code, undef, $stderr) = $standby->psql('postgres', q{SELECT enqueue_job('ou
 like($stderr, qr/recovery|read-only/, 'nothing can be enqueued there');
 (undef, undef, $stderr) = $standby->psql('postgres', q{SELECT claim_next_job(gen_random_uuid(), 'outside')});
 like($stderr, qr/recovery|read-only/, 'nor claimed');
+foreach my $call ('pause_workers()', 'activate_jobs()', q{stop_worker(gen_random_uuid())}, q{pause_job_type('outside')})
+{
+	(undef, undef, $stderr) = $standby->psql('postgres', "SELECT $call");
+	like($stderr, qr/cannot work on jobs during recovery/, "nor is there $call");
+}
+is($standby->safe_psql('postgres', 'SELECT is_active, reason, has_scheduler FROM queue_status'), 'f|standby|f', 'the reason is seen');
 
 # Failover
 $primary->stop('immediate');

@@ -42,7 +42,11 @@ $node->psql('postgres', q{SELECT enqueue_sql('SELECT 1')}, stdout => \$out, stde
 like($err, qr/NOTICE:  this server does not run SQL jobs by itself\s+HINT:  Add jobqueue to shared_preload_libraries and restart the server\./, 'enqueue_sql says that nobody runs it');
 $node->psql('postgres', q{SELECT schedule_sql('t', '@hourly', 'SELECT 1')}, stdout => \$out, stderr => \$err);
 like($err, qr/NOTICE:  this server does not run SQL jobs/, 'so does schedule_sql');
-is($node->safe_psql('postgres', q{SELECT count(*) FROM job_workers}), '0', 'there are no workers to see');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM job_workers WHERE kind <> 'external'}), '0', 'there are no workers to see');
+is($node->safe_psql('postgres', 'SELECT is_active, reason, has_scheduler FROM queue_status'), 'f|library not preloaded|f', 'and it says why');
+is($node->safe_psql('postgres', 'SELECT pause_workers()'), 't', 'a pause is possible');
+is($node->safe_psql('postgres', "SELECT count(*) FROM claim_next_job('$one')"), '0', 'and holds');
+is($node->safe_psql('postgres', 'SELECT resume_workers()'), 't', 'until its end');
 
 # The library loads late, and knows its settings then.
 is($node->safe_psql('postgres', "LOAD 'jobqueue'; SHOW jobqueue.lease"), '5min', 'LOAD defines the settings');
