@@ -22,6 +22,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/config.h"
+#include "base/fault.h"
 #include "base/protect.h"
 #include "base/scope.h"
 #include "base/statement.h"
@@ -202,6 +203,7 @@ jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
 		if (results[n] && outcomes[n].kind == JQ_OUTCOME_COMPLETED)
 			completed[ncompleted++] = held[n].job_id;
 	}
+	JQ_FAULT("in_resolve");
 	jq_completion_end(&completion);
 	jq_dependencies_release(completed, ncompleted);
 	jq_scope_leave();
@@ -391,6 +393,7 @@ jq_resolve_heartbeat(const JqHeld *held, int64 extend_us,
 		if (has_progress)
 			jq_job_set(change.next, JQ_JOB_PROGRESS, progress);
 		write_in_place(&change);
+		JQ_FAULT("in_heartbeat");
 		goes_on = !change.job.cancel_requested;
 		end_change(&change);
 	}
@@ -678,6 +681,7 @@ reclaim_one(void *arg)
 				}
 			}
 			finish_claim(&change, &outcome);
+			JQ_FAULT("in_watchdog");
 			lost->is_reclaimed = true;
 		}
 	}
