@@ -51,9 +51,9 @@ sub work_outside
 	# whoever is paused is cut off, or this script would wait with it
 	local $ENV{PGOPTIONS} = '-c statement_timeout=500ms';
 	for my $sql (
-		q{SELECT enqueue_job('outside') FROM generate_series(1, 2)},
-		"SELECT FROM claim_jobs('$worker', '{outside}', 2, '1 second')",
-		"SELECT heartbeat_job(id, '$worker', '200 milliseconds') FROM jobs_queue_live WHERE locked_by = '$worker'",
+		q{SELECT enqueue_job('outside') FROM generate_series(1, 3)},
+		"SELECT FROM claim_jobs('$worker', '{outside}', 3, '100 milliseconds')",
+		"SELECT heartbeat_job(max(id), '$worker', '200 milliseconds') FROM jobs_queue_live WHERE locked_by = '$worker'",
 		"SELECT resolve_job(min(id), '$worker', true) FROM jobs_queue_live WHERE locked_by = '$worker'",
 		q{UPDATE cron_tasks SET next_run_at = now() - interval '1 second' WHERE name = 'tick'})
 	{
