@@ -64,7 +64,8 @@ static void finish_claim(Change *change, const JqOutcome *outcome);
 static bool find_change(Change *change, int64 job_id, bool *is_live);
 static void complete(Change *change, const JqRun *run);
 static void fail(Change *change, const JqOutcome *outcome, JqRun *run);
-static void requeue_later(Change *change, TimestampTz at, bool charged);
+static void give_attempt_back(Change *change);
+static void requeue_later(Change *change, TimestampTz at);
 static void end_without_success(Change *change, JqStatus status);
 static TimestampTz retry_instant(const Change *change,
 								 const JqOutcome *outcome);
@@ -266,6 +267,7 @@ finish_claim(Change *change, const JqOutcome *outcome)
 		case JQ_OUTCOME_RELEASED:
 			run.status = "released";
 			run.charged = false;
+			give_attempt_back(change);
 			if (change->job.cancel_requested)
 			{
 				run.status = "cancelled";
@@ -273,12 +275,13 @@ finish_claim(Change *change, const JqOutcome *outcome)
 			}
 			else
 				requeue_later(change, outcome->has_retry_at ?
-							  outcome->retry_at : change->job.scheduled_at, false);
+							  outcome->retry_at : change->job.scheduled_at);
 			break;
 		case JQ_OUTCOME_CRASHED:
 			run.status = "crashed";
 			run.charged = false;
 			run.error = "the server crashed while it ran this job";
+			give_attempt_back(change);
 			jq_job_set(change->next, JQ_JOB_CRASHES,
 					   Int16GetDatum(change->job.crashes + 1));
 			jq_job_set(change->next, JQ_JOB_LAST_ERROR,
@@ -288,7 +291,7 @@ finish_claim(Change *change, const JqOutcome *outcome)
 									jq_job_type(change->job.job_type)->dead_letter ?
 									JQ_STATUS_ERROR : JQ_STATUS_FAILED);
 			else
-				requeue_later(change, change->job.scheduled_at, false);
+				requeue_later(change, change->job.scheduled_at);
 			break;
 	}
 	jq_job_record_run(&change->job, &run);
@@ -327,7 +330,7 @@ fail(Change *change, const JqOutcome *outcome, JqRun *run)
 		end_without_success(change, jq_job_type(job->job_type)->dead_letter ?
 							JQ_STATUS_ERROR : JQ_STATUS_FAILED);
 	else
-		requeue_later(change, retry_instant(change, outcome), true);
+		requeue_later(change, retry_instant(change, outcome));
 }
 
 static TimestampTz
@@ -349,16 +352,20 @@ retry_instant(const Change *change, const JqOutcome *outcome)
 						 pg_prng_double(&pg_global_prng_state));
 }
 
-/* An uncharged end gives the attempt back. */
+/* The end of a claim that is not charged. */
 static void
-requeue_later(Change *change, TimestampTz at, bool charged)
+give_attempt_back(Change *change)
+{
+	jq_job_set(change->next, JQ_JOB_ATTEMPTS,
+			   Int16GetDatum(Max(change->job.attempts - 1, 0)));
+}
+
+static void
+requeue_later(Change *change, TimestampTz at)
 {
 	jq_job_clear_claim(change->next);
 	jq_job_set_status(change->next, &change->job, JQ_STATUS_QUEUED);
 	jq_job_set(change->next, JQ_JOB_SCHEDULED_AT, TimestampTzGetDatum(at));
-	if (!charged)
-		jq_job_set(change->next, JQ_JOB_ATTEMPTS,
-				   Int16GetDatum(Max(change->job.attempts - 1, 0)));
 	write_in_place(change);
 }
 

@@ -59,7 +59,7 @@ enqueue_all(as('alice', effect('innocent'), 30), as('bob', effect('innocent'), 2
 	as('alice', effect('innocent'), 30), q{SELECT enqueue_job('venom');}, as('bob', effect('innocent'), 20));
 wait_until_done($node);
 is($node->safe_psql('postgres', q{SELECT job_type, status, crashes, attempts FROM jobs_queue WHERE crashes > 1 ORDER BY 1}),
-	"sql|failed|2|1\nvenom|error|2|1", 'both stop at crash_limit, one as a dead letter');
+	"sql|failed|2|0\nvenom|error|2|0", 'both stop at crash_limit, one as a dead letter');
 my $restarts = restarts();
 cmp_ok($restarts, '<=', 4, 'after two restarts each at most');
 is($node->safe_psql('postgres', q{SELECT status, attempts, count(*) FROM jobs_queue q JOIN effects e ON e.job_id = q.id GROUP BY 1, 2}),
@@ -70,7 +70,7 @@ is($node->safe_psql('postgres', q{SELECT max(crashes) < 2 FROM jobs_queue WHERE 
 my $id = $node->safe_psql('postgres', q{SELECT id FROM jobs_queue WHERE job_type = 'sql' AND status = 'failed'});
 $node->psql('postgres', "SELECT requeue_job($id)", extra_params => [ '-U', 'alice' ]);
 wait_until_done($node);
-is($node->safe_psql('postgres', "SELECT status, crashes, attempts FROM jobs_queue WHERE id = $id"), 'failed|2|1', 'requeued, it is stopped again');
+is($node->safe_psql('postgres', "SELECT status, crashes, attempts FROM jobs_queue WHERE id = $id"), 'failed|2|0', 'requeued, it is stopped again');
 is(restarts(), $restarts + 2, 'after two more restarts');
 is($node->safe_psql('postgres', "SELECT status, charged, count(*) FROM job_runs WHERE job_id = $id GROUP BY 1, 2"), 'crashed|f|4', 'each crash has its run');
 
