@@ -123,6 +123,8 @@ for my $point (grep { $is_placed{$_} && $_ ne 'before_release' } @points)
 				sleep 0.02;
 			}
 			ok($has_fired, "$what: happens");
+			# the postmaster notices a death a little later
+			$node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset) if $has_fired && $action eq 'sigkill';
 			disarm_when_up();
 			ok(wait_until_empty(), "$what: the queue moves again") or last;
 			is(effect_problems($node) . run_problems($node), '', "$what: effects once, one run for each claim");
