@@ -42,7 +42,7 @@ typedef enum FaultAction
 	FAULT_SIGTERM,
 	FAULT_PAUSE,
 	FAULT_SLEEP
-} FaultAction;
+}			FaultAction;
 
 static const char *const action_names[] = {
 	"none", "error", "sigkill", "sigterm", "pause", "sleep"
@@ -55,18 +55,18 @@ typedef struct FaultPoint
 	FaultAction action;
 	int			skip;			/* times that nothing happens before */
 	int			left;			/* times that the action still happens */
-} FaultPoint;
+}			FaultPoint;
 
 typedef struct Faults
 {
 	LWLock	   *lock;			/* guards all of it */
 	uint32		disarmed;		/* grows; ends the pauses */
 	FaultPoint	points[MAX_POINTS];
-} Faults;
+}			Faults;
 
 static shmem_request_hook_type next_request_hook = NULL;
 static shmem_startup_hook_type next_startup_hook = NULL;
-static Faults *faults = NULL;
+static Faults * faults = NULL;
 
 PG_FUNCTION_INFO_V1(jobqueue_arm_fault);
 PG_FUNCTION_INFO_V1(jobqueue_disarm_faults);
@@ -76,7 +76,7 @@ PG_FUNCTION_INFO_V1(jobqueue_spin);
 static void request_memory(void);
 static void create_memory(void);
 static void require_faults(void);
-static FaultPoint *find_point(const char *name);
+static FaultPoint * find_point(const char *name);
 static void act(const char *point, FaultAction action, uint32 disarmed);
 static void pause_until(TimestampTz until, uint32 disarmed);
 

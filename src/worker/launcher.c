@@ -60,7 +60,8 @@ typedef struct Database
 	Presence	presence;		/* of the extension */
 	int			backoff_ms;		/* 0: its scheduler ended in order */
 	int64		start_at;		/* by jq_clock_ms(): no scheduler before */
-	int64		steady_at;		/* the one that runs now has proved itself then */
+	int64		steady_at;		/* the one that runs now has proved itself
+								 * then */
 } Database;
 
 static object_access_hook_type next_object_access_hook = NULL;

@@ -99,6 +99,7 @@ static JqStatement due_ids_statement = {
 };
 
 static bool is_started = false; /* the extension was found once */
+
 /* by jq_clock_ms() */
 static int64 watch_at = 0;
 static int64 thorough_at = 0;
