@@ -33,7 +33,8 @@ OBJS = src/jobqueue.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
        src/base/plain.o src/base/trust.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
-       src/base/protect.o src/base/shared_state.o src/base/wake.o
+       src/base/protect.o src/base/shared_state.o src/base/wake.o \
+       src/base/fault.o
 
 DATA        = $(sort $(wildcard $(srcdir)/sql/jobqueue--*.sql))
 PG_CPPFLAGS = -I$(srcdir)/src

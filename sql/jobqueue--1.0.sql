@@ -914,11 +914,11 @@ COMMENT ON VIEW job_stats IS 'Jobs counted by job type and status';
 
 -- A barrier: a function in a query of this view sees running jobs, no others.
 CREATE VIEW running_jobs WITH (security_barrier) AS
-	SELECT q.id, q.job_type, q.stage, job_state(q::jobs_queue) AS state, q.attempts, q.max_attempts,
+	SELECT q.id, q.job_type, q.stage, job_state(q) AS state, q.attempts, q.max_attempts,
 		q.correlation_id, q.locked_by AS worker_id, w.name AS worker_name, q.locked_at,
 		now() - q.locked_at AS running_for, q.lease_expires_at,
 		q.holder IS NOT NULL AS in_server, q.cancel_requested_at
-	FROM jobs_queue_live q
+	FROM jobs_queue q
 		LEFT JOIN registered_workers w ON w.worker_id = q.locked_by
 	WHERE q.status = 'running';
 COMMENT ON VIEW running_jobs IS 'Jobs that a worker holds now, without payloads';

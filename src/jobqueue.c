@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "base/config.h"
+#include "base/fault.h"
 #include "base/scope.h"
 #include "base/shared_state.h"
 #include "fmgr.h"
@@ -43,5 +44,6 @@ _PG_init(void)
 	jq_shared_init();
 	jq_lanes_init();
 	jq_waiters_init();
+	JQ_FAULT_INIT();
 	jq_launcher_init();
 }

@@ -18,11 +18,20 @@
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "replication/syncrep.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#define COMMIT_WATCH_MS 200
 
 typedef struct Setting
 {
@@ -71,7 +80,11 @@ static MemoryContext outer_context = NULL;
 
 static bool process_is_pinned = false;
 
+static TimeoutId watch_timeout = MAX_TIMEOUTS;	/* not registered */
+
 static void begin_transaction(void);
+static void commit_transaction(void);
+static void watch_commit(void);
 static void pin_setting(const Setting *setting);
 static void lock_extension(void);
 
@@ -145,6 +158,8 @@ void
 jq_db_abort(void)
 {
 	AbortOutOfAnyTransaction();
+	if (watch_timeout != MAX_TIMEOUTS)
+		disable_timeout(watch_timeout, false);
 	if (outer_context != NULL)
 		MemoryContextSwitchTo(outer_context);
 	outer_context = NULL;
@@ -161,11 +176,46 @@ jq_catalog_begin(void)
 void
 jq_catalog_commit(void)
 {
-	CommitTransactionCommand();
+	commit_transaction();
 	MemoryContextSwitchTo(outer_context);
 	outer_context = NULL;
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/*
+ * A commit may wait for a standby, and a standby may be gone for good: a
+ * worker that was asked to end must not wait for it then.
+ */
+static void
+commit_transaction(void)
+{
+	if (SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0')
+	{
+		CommitTransactionCommand();
+		return;
+	}
+	if (watch_timeout == MAX_TIMEOUTS)
+		watch_timeout = RegisterTimeout(USER_TIMEOUT, watch_commit);
+	enable_timeout_every(watch_timeout,
+						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 COMMIT_WATCH_MS),
+						 COMMIT_WATCH_MS);
+	CommitTransactionCommand();
+	disable_timeout(watch_timeout, false);
+	QueryCancelPending = false;
+}
+
+/* Timeout handler.  The transaction is committed here whatever we do. */
+static void
+watch_commit(void)
+{
+	if (ShutdownRequestPending && MyProc->syncRepState == SYNC_REP_WAITING)
+	{
+		InterruptPending = true;
+		QueryCancelPending = true;
+		SetLatch(MyLatch);
+	}
 }
 
 void

@@ -353,16 +353,18 @@ look_up(Relation rel, Oid pkey, int64 id, LockTupleMode lock_mode,
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	TransactionId busy;
+	TransactionId busy = InvalidTransactionId;
 	LookUp		result = LOOK_UP_MISSED;
 
 	InitDirtySnapshot(snapshot);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
 	scan = systable_beginscan(rel, pkey, true, &snapshot, 1, &key);
 	tuple = systable_getnext(scan);
-	busy = TransactionIdIsValid(snapshot.xmin) ? snapshot.xmin : snapshot.xmax;
 	if (HeapTupleIsValid(tuple))
 	{
+		/* Set by the look at a version only. */
+		busy = TransactionIdIsValid(snapshot.xmin) ? snapshot.xmin :
+			snapshot.xmax;
 		result = LOOK_UP_CHANGED;
 		/* The scan keeps the version from being pruned meanwhile. */
 		if (!TransactionIdIsValid(busy) &&

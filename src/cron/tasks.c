@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/fault.h"
 #include "base/names.h"
 #include "base/ownership.h"
 #include "base/protect.h"
@@ -277,6 +278,7 @@ enqueue_run(void *arg)
 	jq_scope_enter(JQ_WRITE_ENQUEUE);
 	jq_statement_execute(&enqueue_task, values, NULL, 0);
 	run->job_id = DatumGetInt64(jq_statement_value(0, 1));
+	JQ_FAULT("in_cron_enqueue");
 	jq_scope_leave();
 }
 

@@ -25,6 +25,7 @@
 
 #include "base/catalog.h"
 #include "base/config.h"
+#include "base/fault.h"
 #include "base/scope.h"
 #include "base/shared_state.h"
 #include "queue/activity.h"
@@ -401,6 +402,7 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 		return JQ_TAKING_BUSY;
 	}
 
+	JQ_FAULT("after_claim_update");
 	if (!is_noted)
 		jq_hints_took_row(claiming->row);
 	jq_table_convert(next, claiming->parent_row);

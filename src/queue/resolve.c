@@ -22,6 +22,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/config.h"
+#include "base/fault.h"
 #include "base/protect.h"
 #include "base/scope.h"
 #include "base/statement.h"
@@ -65,7 +66,8 @@ static void finish_claim(Change *change, const JqOutcome *outcome);
 static bool find_change(Change *change, int64 job_id, bool *is_live);
 static void complete(Change *change, const JqRun *run);
 static void fail(Change *change, const JqOutcome *outcome, JqRun *run);
-static void requeue_later(Change *change, TimestampTz at, bool charged);
+static void give_attempt_back(Change *change);
+static void requeue_later(Change *change, TimestampTz at);
 static void end_without_success(Change *change, JqStatus status);
 static TimestampTz retry_instant(const Change *change,
 								 const JqOutcome *outcome);
@@ -204,6 +206,7 @@ jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
 		if (results[n] && outcomes[n].kind == JQ_OUTCOME_COMPLETED)
 			completed[ncompleted++] = held[n].job_id;
 	}
+	JQ_FAULT("in_resolve");
 	jq_completion_end(&completion);
 	jq_dependencies_release(completed, ncompleted);
 	jq_scope_leave();
@@ -267,6 +270,7 @@ finish_claim(Change *change, const JqOutcome *outcome)
 		case JQ_OUTCOME_RELEASED:
 			run.status = "released";
 			run.charged = false;
+			give_attempt_back(change);
 			if (change->job.cancel_requested)
 			{
 				run.status = "cancelled";
@@ -274,12 +278,13 @@ finish_claim(Change *change, const JqOutcome *outcome)
 			}
 			else
 				requeue_later(change, outcome->has_retry_at ?
-							  outcome->retry_at : change->job.scheduled_at, false);
+							  outcome->retry_at : change->job.scheduled_at);
 			break;
 		case JQ_OUTCOME_CRASHED:
 			run.status = "crashed";
 			run.charged = false;
 			run.error = "the server crashed while it ran this job";
+			give_attempt_back(change);
 			jq_job_set(change->next, JQ_JOB_CRASHES,
 					   Int16GetDatum(change->job.crashes + 1));
 			jq_job_set(change->next, JQ_JOB_LAST_ERROR,
@@ -289,7 +294,7 @@ finish_claim(Change *change, const JqOutcome *outcome)
 									jq_job_type(change->job.job_type)->dead_letter ?
 									JQ_STATUS_ERROR : JQ_STATUS_FAILED);
 			else
-				requeue_later(change, change->job.scheduled_at, false);
+				requeue_later(change, change->job.scheduled_at);
 			break;
 	}
 	jq_job_record_run(&change->job, &run);
@@ -329,7 +334,7 @@ fail(Change *change, const JqOutcome *outcome, JqRun *run)
 		end_without_success(change, jq_job_type(job->job_type)->dead_letter ?
 							JQ_STATUS_ERROR : JQ_STATUS_FAILED);
 	else
-		requeue_later(change, retry_instant(change, outcome), true);
+		requeue_later(change, retry_instant(change, outcome));
 }
 
 static TimestampTz
@@ -351,16 +356,20 @@ retry_instant(const Change *change, const JqOutcome *outcome)
 						 pg_prng_double(&pg_global_prng_state));
 }
 
-/* An uncharged end gives the attempt back. */
+/* The end of a claim that is not charged. */
 static void
-requeue_later(Change *change, TimestampTz at, bool charged)
+give_attempt_back(Change *change)
+{
+	jq_job_set(change->next, JQ_JOB_ATTEMPTS,
+			   Int16GetDatum(Max(change->job.attempts - 1, 0)));
+}
+
+static void
+requeue_later(Change *change, TimestampTz at)
 {
 	jq_job_clear_claim(change->next);
 	jq_job_set_status(change->next, &change->job, JQ_STATUS_QUEUED);
 	jq_job_set(change->next, JQ_JOB_SCHEDULED_AT, TimestampTzGetDatum(at));
-	if (!charged)
-		jq_job_set(change->next, JQ_JOB_ATTEMPTS,
-				   Int16GetDatum(Max(change->job.attempts - 1, 0)));
 	write_in_place(change);
 }
 
@@ -395,6 +404,7 @@ jq_resolve_heartbeat(const JqHeld *held, int64 extend_us,
 		if (has_progress)
 			jq_job_set(change.next, JQ_JOB_PROGRESS, progress);
 		write_in_place(&change);
+		JQ_FAULT("in_heartbeat");
 		goes_on = !change.job.cancel_requested;
 		end_change(&change);
 	}
@@ -704,6 +714,7 @@ reclaim_one(void *arg)
 				}
 			}
 			finish_claim(&change, &outcome);
+			JQ_FAULT("in_watchdog");
 			lost->is_reclaimed = true;
 		}
 	}

@@ -24,6 +24,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/config.h"
 #include "base/db.h"
 #include "catalog/objectaccess.h"
@@ -66,14 +67,16 @@ typedef struct Database
 	bool		was_warned_of;	/* that it is a copy */
 	bool		is_marked;		/* since its last scheduler was started */
 	int			backoff_ms;		/* 0: its scheduler ended in order */
-	TimestampTz start_at;		/* no scheduler is started before */
+	int64		start_at;		/* by jq_clock_ms(): no scheduler before */
+	int64		steady_at;		/* the one that runs now has proved itself
+								 * then */
 } Database;
 
 static object_access_hook_type next_object_access_hook = NULL;
 static bool must_mark = false;	/* what the current transaction changed */
 
 static HTAB *databases = NULL;
-static TimestampTz slots_wanted_at = 0; /* nothing is started before */
+static int64 slots_wanted_at = 0;	/* nothing is started before */
 static int	slot_wait_ms = 0;
 
 static void note_change(ObjectAccessType access, Oid classId,
@@ -84,11 +87,11 @@ static void list_databases(void);
 static void forget_databases(void);
 static void apply_marks(void);
 static void mark(Database *database);
-static bool observe_scheduler(Database *database, TimestampTz now);
+static bool observe_scheduler(Database *database, int64 now);
 static void set_quiet(Database *database, JqQuiet quiet);
 static void scheduler_ended(Database *database, const JqWorkerInfo *info,
-							TimestampTz now);
-static bool start_scheduler(Database *database, TimestampTz now);
+							int64 now);
+static bool start_scheduler(Database *database, int64 now);
 
 void
 jq_launcher_init(void)
@@ -187,7 +190,7 @@ jq_launcher_main(Datum arg)
 static void
 run_cycle(void *arg)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = jq_clock_ms();
 	HASH_SEQ_STATUS scan;
 	Database   *database;
 	bool		is_probing = false;
@@ -315,7 +318,7 @@ mark(Database *database)
  * launcher was started.  True: it is a probe that has not answered yet.
  */
 static bool
-observe_scheduler(Database *database, TimestampTz now)
+observe_scheduler(Database *database, int64 now)
 {
 	JqWorkerInfo info;
 
@@ -333,8 +336,9 @@ observe_scheduler(Database *database, TimestampTz now)
 			database->presence = PRESENCE_PRESENT;
 			database->quiet = JQ_QUIET_NOT;
 			database->was_warned_of = false;
-			if (now >= TimestampTzPlusMilliseconds(info.started_at,
-												   MAX_BACKOFF_MS))
+			if (database->steady_at == 0)
+				database->steady_at = now + MAX_BACKOFF_MS;
+			if (now >= database->steady_at)
 				database->backoff_ms = 0;
 			return false;
 	}
@@ -371,14 +375,15 @@ set_quiet(Database *database, JqQuiet quiet)
 
 /* Decides when the database gets its next scheduler. */
 static void
-scheduler_ended(Database *database, const JqWorkerInfo *info, TimestampTz now)
+scheduler_ended(Database *database, const JqWorkerInfo *info, int64 now)
 {
+	database->steady_at = 0;
 	if (info->quiet != JQ_QUIET_NOT)
 	{
 		set_quiet(database, info->quiet);
 		database->backoff_ms = 0;
 		database->start_at = database->is_marked ? now :
-			TimestampTzPlusMilliseconds(now, PROBE_AGAIN_MS);
+			now + PROBE_AGAIN_MS;
 		return;
 	}
 	if (info->retire)
@@ -389,13 +394,12 @@ scheduler_ended(Database *database, const JqWorkerInfo *info, TimestampTz now)
 	}
 	database->backoff_ms = database->backoff_ms == 0 ? FIRST_BACKOFF_MS :
 		Min(database->backoff_ms * 2, MAX_BACKOFF_MS);
-	database->start_at = TimestampTzPlusMilliseconds(now,
-													 database->backoff_ms);
+	database->start_at = now + database->backoff_ms;
 }
 
 /* True: one was registered.  Without a free process nothing is tried soon. */
 static bool
-start_scheduler(Database *database, TimestampTz now)
+start_scheduler(Database *database, int64 now)
 {
 	switch (jq_worker_start(JQ_WORKER_SCHEDULER, database->oid,
 							InvalidOid, 0))
@@ -409,7 +413,7 @@ start_scheduler(Database *database, TimestampTz now)
 		case JQ_START_NO_PROCESS:
 			slot_wait_ms = Min(Max(slot_wait_ms * 2, CYCLE_MS),
 							   MAX_SLOT_WAIT_MS);
-			slots_wanted_at = TimestampTzPlusMilliseconds(now, slot_wait_ms);
+			slots_wanted_at = now + slot_wait_ms;
 			break;
 	}
 	return false;

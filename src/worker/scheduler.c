@@ -18,6 +18,7 @@
 
 #include "access/htup_details.h"
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/config.h"
 #include "base/db.h"
@@ -52,6 +53,7 @@
 #define PRUNE_INTERVAL_MS 60000
 #define THOROUGH_INTERVAL_MS 10000
 #define WATCH_REST 50			/* times the watching took: 2 % of the time */
+#define MAX_WATCH_REST_MS 5000	/* of the frequent looks: one may have waited */
 #define MAX_PROCESS_WAIT_MS 4000
 
 /* Jobs that are due and that an executor of a role could run. */
@@ -131,12 +133,16 @@ static JqStatement due_without_owner_statement = {
 
 static bool is_started = false; /* there was something to do once */
 static bool is_draining = false;	/* there is nothing to do any more */
-static TimestampTz watch_at = 0;
-static TimestampTz thorough_at = 0;
-static TimestampTz prune_at = 0;
+
+/* by jq_clock_ms() */
+static int64 watch_at = 0;
+static int64 thorough_at = 0;
+static int64 prune_at = 0;
+static int64 process_wanted_at = 0; /* nothing is started before */
+
+/* by the clock on the wall, and read again in each cycle */
 static TimestampTz next_cron_at = DT_NOEND;
 static TimestampTz next_announcement_at = DT_NOEND;
-static TimestampTz process_wanted_at = 0;	/* nothing is started before */
 static int	process_wait_ms = 0;
 static bool roles_changed = true;	/* or nobody has looked yet */
 
@@ -150,7 +156,7 @@ static bool has_executors(void);
 static void run_cron(void *arg);
 static void announce_jobs(void *arg);
 static void tend_lanes(void *arg);
-static void watch_running(TimestampTz now);
+static void watch_running(void);
 static void serve_demand(void *arg);
 static List *collect_demand(void);
 static List *collect_of_type(List *demand, const char *name,
@@ -176,7 +182,7 @@ jq_scheduler_main(Datum arg)
 
 	while (!ShutdownRequestPending && !jq_shared_should_retire())
 	{
-		TimestampTz started_at = GetCurrentTimestamp();
+		int64		started_at = jq_clock_ms();
 		long		sleep_ms;
 		long		spent_ms;
 
@@ -184,8 +190,7 @@ jq_scheduler_main(Datum arg)
 		sleep_ms = run_cycle();
 		jq_shared_report_cycle();
 		jq_worker_wait(sleep_ms, WAIT_EVENT);
-		spent_ms = TimestampDifferenceMilliseconds(started_at,
-												   GetCurrentTimestamp());
+		spent_ms = (long) (jq_clock_ms() - started_at);
 		if (spent_ms < MIN_CYCLE_MS)
 			jq_worker_pause(MIN_CYCLE_MS - spent_ms, WAIT_EVENT);
 	}
@@ -207,9 +212,9 @@ note_role_change(Datum arg, int cacheid, uint32 hashvalue)
 static long
 run_cycle(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	JqQuiet		quiet = JQ_QUIET_NOT;
 	long		sleep_ms = jq_config_poll_interval;
+	TimestampTz now;
 	TimestampTz next_at;
 
 	if (!jq_worker_protect(look_at_database, &quiet))
@@ -224,7 +229,7 @@ run_cycle(void)
 	{
 		end_when_drained(quiet);
 		/* What still runs can be cancelled; what waits for it is let go. */
-		watch_running(now);
+		watch_running();
 		(void) jq_worker_protect(jq_maintenance_release_waiting, NULL);
 		return sleep_ms;
 	}
@@ -236,11 +241,11 @@ run_cycle(void)
 	(void) jq_worker_protect(run_cron, NULL);
 	(void) jq_worker_protect(announce_jobs, NULL);
 	(void) jq_worker_protect(tend_lanes, NULL);
-	watch_running(now);
+	watch_running();
 	(void) jq_worker_protect(jq_maintenance_release_waiting, NULL);
-	if (now >= prune_at)
+	if (jq_clock_ms() >= prune_at)
 	{
-		prune_at = TimestampTzPlusMilliseconds(now, PRUNE_INTERVAL_MS);
+		prune_at = jq_clock_ms() + PRUNE_INTERVAL_MS;
 		(void) jq_worker_protect(jq_maintenance_prune, NULL);
 		if (roles_changed)
 		{
@@ -409,22 +414,22 @@ tend_lanes(void *arg)
  * must not become all that the scheduler does.
  */
 static void
-watch_running(TimestampTz now)
+watch_running(void)
 {
+	int64		now = jq_clock_ms();
 	bool		is_thorough = now >= thorough_at;
-	TimestampTz rested_at;
+	int64		rested_at;
 
 	if (now < watch_at)
 		return;
 	(void) jq_worker_protect(jq_maintenance_watch_running, &is_thorough);
-	rested_at = GetCurrentTimestamp();
+	rested_at = jq_clock_ms();
 	rested_at += (rested_at - now) * WATCH_REST;
-	watch_at = TimestampTzPlusMilliseconds(now, jq_config_poll_interval);
+	watch_at = now + jq_config_poll_interval;
 	if (is_thorough)
-		thorough_at = Max(TimestampTzPlusMilliseconds(now, THOROUGH_INTERVAL_MS),
-						  rested_at);
+		thorough_at = Max(now + THOROUGH_INTERVAL_MS, rested_at);
 	else
-		watch_at = Max(watch_at, rested_at);
+		watch_at = Max(watch_at, Min(rested_at, now + MAX_WATCH_REST_MS));
 }
 
 /* Roles without an executor come first, or they might never get room. */
@@ -679,7 +684,7 @@ find_due(const Demand *demand)
 static void
 serve_role(const Demand *demand)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = jq_clock_ms();
 	JqExecutorCount count;
 
 	jq_shared_count_executors(MyDatabaseId, demand->role, &count);
@@ -702,8 +707,7 @@ serve_role(const Demand *demand)
 		case JQ_START_NO_PROCESS:
 			process_wait_ms = Min(Max(process_wait_ms * 2, 1000),
 								  MAX_PROCESS_WAIT_MS);
-			process_wanted_at = TimestampTzPlusMilliseconds(now,
-															process_wait_ms);
+			process_wanted_at = now + process_wait_ms;
 			break;
 	}
 }

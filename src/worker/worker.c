@@ -11,6 +11,7 @@
 
 #include "base/compat.h"
 #include "base/db.h"
+#include "base/fault.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -141,6 +142,7 @@ jq_worker_connect(Oid role, uint32 flags)
 		BackgroundWorkerInitializeConnection(NULL, NULL, flags);
 	MemoryContextSwitchTo(cycle_context);
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
+	JQ_FAULT("after_spawn");
 }
 
 void

@@ -41,3 +41,9 @@ WHERE NOT tgisinternal AND tgrelid IN (SELECT d.objid FROM pg_depend d
 		JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'jobqueue'
 	WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e')
 ORDER BY tgrelid::regclass::text COLLATE "C", tgname COLLATE "C";
+
+-- pg_upgrade creates tables and views before it attaches the leaves: a view
+-- that took a leaf's row for one of jobs_queue could not be created
+SELECT c.relname FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e'
+WHERE c.relkind = 'v' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'jobqueue')
+	AND pg_get_viewdef(c.oid) ~ 'jobs_queue(_live|_done)?\.\*|::jobs_queue';

@@ -66,7 +66,7 @@ my ($ignored, $poison) = $node->psql('postgres', q{
 $poison = (split /\n/, $poison)[-1];
 wait_for_query($node, q{SELECT count(*) FROM jobs_queue_live}, 0);
 is($node->safe_psql('postgres', "SELECT status, crashes, attempts FROM jobs_queue WHERE id = $poison"),
-	'failed|2|1', 'the poison job stops at crash_limit');
+	'failed|2|0', 'the poison job stops at crash_limit, and was not charged');
 is($node->safe_psql('postgres', "SELECT count(*), count(DISTINCT job_id) FROM effects WHERE what = 'innocent'"),
 	'100|100', 'the others complete, once');
 is($node->safe_psql('postgres', "SELECT count(*) FROM jobs_queue WHERE status = 'completed' AND attempts <> 1"), '0', 'and were charged once');

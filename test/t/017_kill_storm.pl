@@ -1,7 +1,11 @@
-# Sixty times a backend is killed with -9 while clients enqueue, claim, fail and
-# complete; sixty times the server starts anew with empty shared memory. What
-# was acknowledged is compared with what is there: each client keeps a list of
-# its own, in a file, of what it was told.
+# Sixty times something dies while clients enqueue, claim, fail and complete and
+# executors run SQL jobs: a backend, an executor, the scheduler, the launcher, the
+# checkpointer by kill -9, the postmaster too, or the server by an immediate stop.
+# Sixty times it starts anew with empty shared memory. What was acknowledged is
+# compared with what is there: each client keeps a list of its own, in a file, of
+# what it was told; the effects of SQL jobs are rows of a table.
+#
+# JOBQUEUE_KILLS=n kills more often, JOBQUEUE_TEST_SEED repeats (test/storm).
 use strict;
 use warnings;
 use FindBin;
@@ -22,9 +26,14 @@ log_statement = none
 shared_buffers = 64MB
 jobqueue.retry_delay = 0
 jobqueue.max_attempts = 1000
+jobqueue.crash_limit = 100
+jobqueue.max_executors = 3
+jobqueue.allow_superuser_jobs = on
 CONF
 storm_seed();
-$node->safe_psql('postgres', 'CREATE TABLE effects (job_id bigint, claim_no integer, client integer)');
+$node->safe_psql('postgres', q{
+	CREATE TABLE effects (job_id bigint, claim_no integer, client integer);
+	CREATE VIEW tagged AS SELECT id, coalesce(payload->'payload'->>'tag', payload #>> '{}') AS tag FROM jobs_queue});
 
 my $files = PostgreSQL::Test::Utils::tempdir();
 
@@ -92,6 +101,18 @@ sub client
 			}
 			shift @held;
 		}
+		elsif ($lot < 0.12)
+		{
+			# SQL jobs, most of them short, some that fail a few times
+			my @tags = map { "$number-" . ++$serial } 1 .. 1 + int rand 3;
+			$say->("intends $_") for @tags;
+			my $more = rand 1;
+			$more = $more < 0.1 ? '; SELECT pg_sleep(0.05)' : $more < 0.2 ? '; SELECT 1 / (random() * 2)::int' : '';
+			my $ids = $ask->("SELECT enqueue_sql('INSERT INTO effects SELECT id, claim_no, -1 FROM jobs_queue WHERE id = \$2$more',"
+				. " jsonb_build_object('tag', t)) FROM unnest('{" . join(',', @tags) . "}'::text[]) t") // next;
+			my @ids = split /\n/, $ids;
+			$say->("enqueued $tags[$_] $ids[$_]") for 0 .. $#tags;
+		}
 		elsif ($lot < 0.35)
 		{
 			my @tags = map { "$number-" . ++$serial } 1 .. 1 + int rand 3;
@@ -129,14 +150,15 @@ sub acknowledged
 
 my $problems = q{
 	WITH p AS (
-		SELECT 'lost' AS problem, id FROM told WHERE what = 'enqueued' AND NOT EXISTS (SELECT FROM jobs_queue q WHERE q.id = told.id AND q.payload #>> '{}' = tag)
-		UNION ALL SELECT 'there, and nobody wanted it', id FROM jobs_queue WHERE payload #>> '{}' NOT IN (SELECT tag FROM told WHERE what = 'intends')
-		UNION ALL SELECT 'there twice', min(id) FROM jobs_queue GROUP BY payload HAVING count(*) > 1
+		SELECT 'lost' AS problem, id FROM told WHERE what = 'enqueued' AND NOT EXISTS (SELECT FROM tagged q WHERE q.id = told.id AND q.tag = told.tag)
+		UNION ALL SELECT 'there, and nobody wanted it', id FROM tagged WHERE tag NOT IN (SELECT tag FROM told WHERE what = 'intends')
+		UNION ALL SELECT 'there twice', min(id) FROM tagged GROUP BY tag HAVING count(*) > 1
 		UNION ALL SELECT 'not completed', id FROM jobs_queue WHERE status <> 'completed'
 		UNION ALL SELECT 'completion lost', id FROM told WHERE what = 'completed'
 			AND NOT EXISTS (SELECT FROM job_runs r WHERE (r.job_id, r.claim_no, r.status) = (told.id, told.claim_no, 'completed'))
 		UNION ALL SELECT 'told twice to be complete', id FROM told WHERE what = 'completed' GROUP BY id HAVING count(*) > 1
 		UNION ALL SELECT 'completed, not one effect', q.id FROM jobs_queue q LEFT JOIN effects e ON e.job_id = q.id WHERE status = 'completed' GROUP BY 2 HAVING count(e.job_id) <> 1
+		UNION ALL SELECT 'a crash was charged', job_id FROM job_runs WHERE status = 'crashed' AND charged
 		UNION ALL SELECT 'effect of another claim', e.job_id FROM effects e
 			WHERE NOT EXISTS (SELECT FROM job_runs r WHERE (r.job_id, r.claim_no, r.status) = (e.job_id, e.claim_no, 'completed')))
 	SELECT problem, count(*), min(id) FROM p GROUP BY 1 ORDER BY 1};
@@ -151,7 +173,8 @@ for my $path (@paths)
 	my $watch = JobQueue::Session->new($node);
 	my $clients = JobQueue::Storm->start($clients_wanted, \&client);
 	my $started = time;
-	my ($kills, $stuck) = (0, '');
+	my ($kills, $stops, $stuck) = (0, 0, '');
+	my %deaths;
 
 	while ($kills < $cycles && $stuck eq '')
 	{
@@ -161,10 +184,22 @@ for my $path (@paths)
 		sleep 0.01 while acknowledged() < $enough && time < $until;
 		$stuck = 'no progress' if acknowledged() < $enough;
 		$stuck ||= $clients->failures;
-		my $victim = $watch->query(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
-			ORDER BY state = 'active' DESC, random() LIMIT 1});
-		next if $victim eq '' || !kill 'KILL', $victim;
+		my $type = choose_victim();
+		if ($type eq 'postmaster' || $type eq 'immediate stop')
+		{
+			$watch->quit;
+			$type eq 'postmaster' ? $node->kill9 : $node->stop('immediate');
+			start_again();
+			$stops++;
+		}
+		else
+		{
+			my $victim = $watch->query(qq{SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid()
+				ORDER BY state = 'active' DESC, random() LIMIT 1});
+			next if $victim eq '' || !kill 'KILL', $victim;
+		}
 		$kills++;
+		$deaths{$type}++;
 
 		# everybody is thrown out, then the server is back
 		$until = time + 60;
@@ -177,7 +212,8 @@ for my $path (@paths)
 	is($clients->stop, '', "$path: the clients end");
 	note(sprintf '%s: %d kills in %.1f s', $path, $kills, time - $started);
 	my $restarts = () = slurp_file($node->logfile, $log_offset) =~ /all server processes terminated; reinitializing/g;
-	is($restarts, $kills, "$path: $kills crashes, and as many restarts");
+	is($restarts, $kills - $stops, "$path: " . ($kills - $stops) . ' crashes, and as many restarts');
+	note(join ', ', map { "$_ $deaths{$_}" } sort keys %deaths);
 
 	# What is left: queued jobs, and claims of which nobody knows, until their leases end
 	my $drain = '00000000-0000-4000-8000-0000000000ff';
@@ -211,10 +247,37 @@ for my $path (@paths)
 	cmp_ok($rows{completed} // 0, '>', $cycles * 5, "$path: and completed");
 	is($watch->query($problems), '', "$path: what was acknowledged is there, once");
 	is(run_problems($node), '', "$path: one run for each claim");
-	is($watch->query(q{SELECT sum(crashes) FROM jobs_queue}), '0', "$path: no job is blamed for a crash");
+	is($watch->query(q{SELECT sum(crashes) FROM jobs_queue WHERE job_type = 'k'}), '0', "$path: no job of an outside worker is blamed for a crash");
+	cmp_ok($watch->query(q{SELECT count(*) FROM jobs_queue WHERE job_type = 'sql' AND status = 'completed'}), '>', $cycles * 2, "$path: SQL jobs were completed");
 	$watch->quit;
 	is(log_problems($node, $log_offset), '', "$path: nothing but our kills has crashed");
 }
 
 $node->stop;
 done_testing();
+
+sub choose_victim
+{
+	my $lot = rand 1;
+	return
+		$lot < 0.40 ? 'client backend'
+	  : $lot < 0.65 ? 'jobqueue executor'
+	  : $lot < 0.73 ? 'jobqueue scheduler'
+	  : $lot < 0.81 ? 'jobqueue launcher'
+	  : $lot < 0.87 ? 'checkpointer'
+	  : $lot < 0.94 ? 'postmaster'
+	  : 'immediate stop';
+}
+
+# The dead server's memory may be in use for a moment.
+sub start_again
+{
+	my $until = time + 60;
+	while (1)
+	{
+		$node->{_pid} = undef;    # a failure takes what is left of the old one for the new
+		return if $node->start(fail_ok => 1);
+		die 'the server does not start' if time > $until;
+		sleep 0.1;
+	}
+}
