@@ -72,6 +72,7 @@ static void create_memory(void);
 static void release_slot(int code, Datum arg);
 static void wake_launcher(void);
 static void wake_schedulers(void);
+static bool was_cancelled(int64 job_id, int32 claim_no);
 static void set_job(int64 job_id, int32 claim_no, int waiting);
 static void retire_slot(WorkerSlot *slot);
 
@@ -446,22 +447,35 @@ jq_shared_begin_job(int64 job_id, int32 claim_no, int waiting)
 		begin = JQ_BEGIN_TAKEN;
 	else
 	{
-		for (int i = 0; i < my_slot->ncancelled; i++)
-			if (my_slot->cancelled[i].job_id == job_id &&
-				my_slot->cancelled[i].claim_no == claim_no)
-				begin = JQ_BEGIN_CANCELLED;
+		if (was_cancelled(job_id, claim_no))
+			begin = JQ_BEGIN_CANCELLED;
 		set_job(job_id, claim_no, waiting);
 	}
 	LWLockRelease(shared->lock);
 	return begin;
 }
 
-void
+bool
 jq_shared_resume_job(int64 job_id, int32 claim_no)
 {
+	bool		may_run;
+
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	set_job(job_id, claim_no, my_slot->info.waiting_jobs);
+	may_run = !was_cancelled(job_id, claim_no);
+	set_job(job_id, claim_no, 0);
 	LWLockRelease(shared->lock);
+	return may_run;
+}
+
+/* While it was not the running one.  The lock must be held. */
+static bool
+was_cancelled(int64 job_id, int32 claim_no)
+{
+	for (int i = 0; i < my_slot->ncancelled; i++)
+		if (my_slot->cancelled[i].job_id == job_id &&
+			my_slot->cancelled[i].claim_no == claim_no)
+			return true;
+	return false;
 }
 
 /* The lock must be held. */
