@@ -19,9 +19,11 @@
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "pgstat.h"
+#include "replication/slot.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 
 typedef struct Setting
@@ -140,11 +142,18 @@ jq_db_end_statement(void)
 	MemoryContextSwitchTo(context);
 }
 
-/* A body may have begun a transaction block, which takes two steps to end. */
+/*
+ * A body may have begun a transaction block, which takes two steps to end.
+ * What a procedure that commits has left, and slots, are no part of
+ * transactions: the server cleans them up where it catches an error, as here.
+ */
 void
 jq_db_abort(void)
 {
 	AbortOutOfAnyTransaction();
+	PortalErrorCleanup();
+	if (MyReplicationSlot != NULL)
+		ReplicationSlotRelease();
 	if (outer_context != NULL)
 		MemoryContextSwitchTo(outer_context);
 	outer_context = NULL;
