@@ -73,6 +73,7 @@ static void release_slot(int code, Datum arg);
 static void wake_launcher(void);
 static void wake_schedulers(void);
 static bool was_cancelled(int64 job_id, int32 claim_no);
+static void keep_cancellation(void);
 static void set_job(int64 job_id, int32 claim_no, int waiting);
 static void retire_slot(WorkerSlot *slot);
 
@@ -478,11 +479,25 @@ was_cancelled(int64 job_id, int32 claim_no)
 	return false;
 }
 
+/* Its batch may have to run it once more.  The lock must be held. */
+static void
+keep_cancellation(void)
+{
+	if (my_slot->is_cancelled && my_slot->ncancelled < MAX_CANCELLED)
+	{
+		CancelledClaim *claim = &my_slot->cancelled[my_slot->ncancelled++];
+
+		claim->job_id = my_slot->info.job_id;
+		claim->claim_no = my_slot->claim_no;
+	}
+	my_slot->is_cancelled = false;
+}
+
 /* The lock must be held. */
 static void
 set_job(int64 job_id, int32 claim_no, int waiting)
 {
-	my_slot->is_cancelled = false;
+	keep_cancellation();
 	my_slot->claim_no = claim_no;
 	my_slot->info.job_id = job_id;
 	my_slot->info.waiting_jobs = waiting;
@@ -494,7 +509,7 @@ void
 jq_shared_end_job(void)
 {
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	my_slot->is_cancelled = false;
+	keep_cancellation();
 	my_slot->info.is_stuck = false;
 	my_slot->info.job_id = 0;
 	LWLockRelease(shared->lock);
