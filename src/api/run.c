@@ -16,6 +16,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -92,6 +93,7 @@ jobqueue_drain_jobs(PG_FUNCTION_ARGS)
 	do
 	{
 		int64	   *ids = list_next(fcinfo, &count);
+		int64		before = counts[0] + counts[1];
 
 		for (int i = 0; i < count && counts[0] + counts[1] < max_jobs; i++)
 		{
@@ -102,7 +104,9 @@ jobqueue_drain_jobs(PG_FUNCTION_ARGS)
 				counts[run_own(&run)]++;
 		}
 		pfree(ids);
-	} while (count > 0 && counts[0] + counts[1] < max_jobs);
+		if (counts[0] + counts[1] == before)
+			break;				/* nothing of it can be claimed */
+	} while (counts[0] + counts[1] < max_jobs);
 	values[0] = Int64GetDatum(counts[1]);
 	values[1] = Int64GetDatum(counts[0]);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type),
@@ -178,6 +182,8 @@ run_own(OwnRun *run)
 				 errhint("Call this function as the role that the job runs as; jobs of outside workers have no command.")));
 	if (jq_body_mode(&run->body) == JQ_MODE_AUTONOMOUS)
 		refuse_autonomous(run);
+	if (jq_current_job() == NULL)
+		jq_command_forget_surplus();
 	outer_job = jq_current_set(&run->body.job);
 	outer_journal = jq_journal_begin(&run->end.journal, CurrentMemoryContext);
 	fault = jq_attempt(perform_own, run);
@@ -221,20 +227,30 @@ refuse_autonomous(const OwnRun *run)
 			 errhint("Leave it to the workers of the server.")));
 }
 
-/* In a subtransaction: settings that the body changes end with it. */
+/*
+ * In a subtransaction: settings that the body changes end with it.  Whoever
+ * became the role by SET ROLE or SET SESSION AUTHORIZATION may have more
+ * rights, and RESET must not give them to the body.
+ */
 static void
 perform_own(void *arg)
 {
 	OwnRun	   *run = (OwnRun *) arg;
 	MemoryContext context = CurrentMemoryContext;
 	int			level = NewGUCNestLevel();
+	Oid			role;
+	int			security;
 
+	GetUserIdAndSecContext(&role, &security);
+	if (role != MyProc->roleId || role != GetSessionUserId())
+		SetUserIdAndSecContext(role, security | SECURITY_LOCAL_USERID_CHANGE);
 	SPI_connect();
 	MemoryContextSwitchTo(context);
 	jq_body_run(&run->body, &run->end);
 	SPI_finish();
 	MemoryContextSwitchTo(context);
 	AtEOXact_GUC(false, level);
+	SetUserIdAndSecContext(role, security);
 }
 
 /* In the caller's context. */

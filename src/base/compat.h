@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "parser/parse_relation.h"
 #include "postmaster/bgworker.h"
+#include "replication/slot.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/pquery.h"
@@ -192,6 +193,17 @@ jq_compat_portal_run(Portal portal, DestReceiver *receiver,
 #else
 	return PortalRun(portal, FETCH_ALL, true, true, receiver, receiver,
 					 completion);
+#endif
+}
+
+/* 17: or only those that follow another server's */
+static inline void
+jq_compat_drop_temporary_slots(void)
+{
+#if PG_VERSION_NUM >= 170000
+	ReplicationSlotCleanup(false);
+#else
+	ReplicationSlotCleanup();
 #endif
 }
 

@@ -21,12 +21,14 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "replication/slot.h"
 #include "replication/syncrep.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
@@ -153,13 +155,20 @@ jq_db_end_statement(void)
 	MemoryContextSwitchTo(context);
 }
 
-/* A body may have begun a transaction block, which takes two steps to end. */
+/*
+ * A body may have begun a transaction block, which takes two steps to end.
+ * What a procedure that commits has left, and slots, are no part of
+ * transactions: the server cleans them up where it catches an error, as here.
+ */
 void
 jq_db_abort(void)
 {
 	AbortOutOfAnyTransaction();
 	if (watch_timeout != MAX_TIMEOUTS)
 		disable_timeout(watch_timeout, false);
+	PortalErrorCleanup();
+	if (MyReplicationSlot != NULL)
+		ReplicationSlotRelease();
 	if (outer_context != NULL)
 		MemoryContextSwitchTo(outer_context);
 	outer_context = NULL;

@@ -72,6 +72,8 @@ static void create_memory(void);
 static void release_slot(int code, Datum arg);
 static void wake_launcher(void);
 static void wake_schedulers(void);
+static bool was_cancelled(int64 job_id, int32 claim_no);
+static void keep_cancellation(void);
 static void set_job(int64 job_id, int32 claim_no, int waiting);
 static void retire_slot(WorkerSlot *slot);
 
@@ -446,29 +448,56 @@ jq_shared_begin_job(int64 job_id, int32 claim_no, int waiting)
 		begin = JQ_BEGIN_TAKEN;
 	else
 	{
-		for (int i = 0; i < my_slot->ncancelled; i++)
-			if (my_slot->cancelled[i].job_id == job_id &&
-				my_slot->cancelled[i].claim_no == claim_no)
-				begin = JQ_BEGIN_CANCELLED;
+		if (was_cancelled(job_id, claim_no))
+			begin = JQ_BEGIN_CANCELLED;
 		set_job(job_id, claim_no, waiting);
 	}
 	LWLockRelease(shared->lock);
 	return begin;
 }
 
-void
+bool
 jq_shared_resume_job(int64 job_id, int32 claim_no)
 {
+	bool		may_run;
+
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	set_job(job_id, claim_no, my_slot->info.waiting_jobs);
+	may_run = !was_cancelled(job_id, claim_no);
+	set_job(job_id, claim_no, 0);
 	LWLockRelease(shared->lock);
+	return may_run;
+}
+
+/* While it was not the running one.  The lock must be held. */
+static bool
+was_cancelled(int64 job_id, int32 claim_no)
+{
+	for (int i = 0; i < my_slot->ncancelled; i++)
+		if (my_slot->cancelled[i].job_id == job_id &&
+			my_slot->cancelled[i].claim_no == claim_no)
+			return true;
+	return false;
+}
+
+/* Its batch may have to run it once more.  The lock must be held. */
+static void
+keep_cancellation(void)
+{
+	if (my_slot->is_cancelled && my_slot->ncancelled < MAX_CANCELLED)
+	{
+		CancelledClaim *claim = &my_slot->cancelled[my_slot->ncancelled++];
+
+		claim->job_id = my_slot->info.job_id;
+		claim->claim_no = my_slot->claim_no;
+	}
+	my_slot->is_cancelled = false;
 }
 
 /* The lock must be held. */
 static void
 set_job(int64 job_id, int32 claim_no, int waiting)
 {
-	my_slot->is_cancelled = false;
+	keep_cancellation();
 	my_slot->claim_no = claim_no;
 	my_slot->info.job_id = job_id;
 	my_slot->info.waiting_jobs = waiting;
@@ -480,7 +509,7 @@ void
 jq_shared_end_job(void)
 {
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	my_slot->is_cancelled = false;
+	keep_cancellation();
 	my_slot->info.is_stuck = false;
 	my_slot->info.job_id = 0;
 	LWLockRelease(shared->lock);

@@ -137,8 +137,11 @@ extern void jq_shared_report_quiet(JqQuiet quiet);
 extern JqBegin jq_shared_begin_job(int64 job_id, int32 claim_no, int waiting);
 extern void jq_shared_end_job(void);
 
-/* Begins a job again that had begun before; it is nobody's to take. */
-extern void jq_shared_resume_job(int64 job_id, int32 claim_no);
+/*
+ * Begins a job once more, which must have begun before: it is this worker's,
+ * whether others were taken away or not.  False: it was cancelled meanwhile.
+ */
+extern bool jq_shared_resume_job(int64 job_id, int32 claim_no);
 
 /* The job ignores that it was cancelled.  Safe in a signal handler. */
 extern void jq_shared_report_stuck(void);

@@ -49,7 +49,7 @@ typedef struct FirstRowReceiver
 	HeapTuple	row;			/* NULL: none yet */
 } FirstRowReceiver;
 
-static void begin_receiving(FirstRowReceiver *receiver);
+static void begin_receiving(FirstRowReceiver *receiver, MemoryContext parent);
 static void execute_command(JqCommand *command, const JqBody *body,
 							DestReceiver *receiver);
 static void execute_plan(JqCommand *command, SPIExecuteOptions *options);
@@ -76,7 +76,7 @@ jq_body_run(const JqBody *body, JqBodyEnd *end)
 	command = jq_command(body->command);
 	if (command->mode == JQ_MODE_AUTONOMOUS)
 		report_spi_error(SPI_ERROR_TRANSACTION);
-	begin_receiving(&receiver);
+	begin_receiving(&receiver, CurTransactionContext);
 	execute_command(command, body, &receiver.pub);
 	MemoryContextSwitchTo(context); /* SPI leaves its own */
 	end->command_tag = describe_command(command->tag, SPI_processed);
@@ -114,15 +114,17 @@ end_first_row(DestReceiver *self)
 {
 }
 
+/* The row may be large: keep_result() frees it, or the end of the parent. */
 static void
-begin_receiving(FirstRowReceiver *receiver)
+begin_receiving(FirstRowReceiver *receiver, MemoryContext parent)
 {
 	receiver->pub.receiveSlot = receive_first_row;
 	receiver->pub.rStartup = start_first_row;
 	receiver->pub.rShutdown = end_first_row;
 	receiver->pub.rDestroy = end_first_row;
 	receiver->pub.mydest = DestNone;
-	receiver->context = CurrentMemoryContext;
+	receiver->context = AllocSetContextCreate(parent, "jobqueue result",
+											  ALLOCSET_DEFAULT_SIZES);
 }
 
 /* Runs the command with the payload as $1 and the job id as $2. */
@@ -195,9 +197,12 @@ jq_body_wants_autonomy(const JqBody *body, const ErrorData *fault)
 	if (body->command == NULL)
 		return false;
 	command = jq_command_if_known(body->command);
-	return command != NULL && !command->sets_transaction &&
-		(fault->sqlerrcode == ERRCODE_INVALID_TRANSACTION_TERMINATION ||
-		 fault->sqlerrcode == ERRCODE_ACTIVE_SQL_TRANSACTION);
+	if (command == NULL || command->sets_transaction)
+		return false;
+	return (fault->sqlerrcode == ERRCODE_INVALID_TRANSACTION_TERMINATION &&
+			(command->calls || command->mode == JQ_MODE_AUTONOMOUS)) ||
+		(fault->sqlerrcode == ERRCODE_ACTIVE_SQL_TRANSACTION &&
+		 command->has_utility);
 }
 
 JqMode
@@ -252,7 +257,7 @@ jq_body_run_autonomous(const JqBody *body, JqBodyEnd *end)
 	command = jq_command(body->command);
 	jq_db_end_statement();
 	InitializeQueryCompletion(&completion);
-	begin_receiving(&receiver);
+	begin_receiving(&receiver, CurrentMemoryContext);
 	statements = jq_command_parse(command);
 	foreach(cell, statements)
 	{
@@ -321,25 +326,29 @@ run_statement(const JqCommand *command, RawStmt *statement,
 	MemoryContextDelete(context);
 }
 
-/* Nothing: no row, nothing but void in it, or too large to be kept. */
+/*
+ * In the caller's context.  Nothing: no row, nothing but void in it, or too
+ * large to be kept.
+ */
 static void
 keep_result(FirstRowReceiver *receiver, JqBodyEnd *end)
 {
-	Datum		row;
-	Datum		result;
+	if (receiver->row != NULL &&
+		(receiver->row_type->natts != 1 ||
+		 TupleDescAttr(receiver->row_type, 0)->atttypid != VOIDOID))
+	{
+		MemoryContext old = MemoryContextSwitchTo(receiver->context);
+		Datum		row = heap_copy_tuple_as_datum(receiver->row,
+												   BlessTupleDesc(receiver->row_type));
+		Datum		result = row_as_jsonb(row);
 
-	if (receiver->row == NULL)
-		return;
-	if (receiver->row_type->natts == 1 &&
-		TupleDescAttr(receiver->row_type, 0)->atttypid == VOIDOID)
-		return;
-	row = heap_copy_tuple_as_datum(receiver->row,
-								   BlessTupleDesc(receiver->row_type));
-	result = row_as_jsonb(row);
-	if (VARSIZE_ANY(DatumGetPointer(result)) > MAX_RESULT_SIZE)
-		return;
-	end->has_result = true;
-	end->result = result;
+		MemoryContextSwitchTo(old);
+		end->has_result =
+			VARSIZE_ANY(DatumGetPointer(result)) <= MAX_RESULT_SIZE;
+		if (end->has_result)
+			end->result = PointerGetDatum(PG_DETOAST_DATUM_COPY(result));
+	}
+	MemoryContextDelete(receiver->context);
 }
 
 /* to_jsonb() takes the type of its argument from the call's expression. */

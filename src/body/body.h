@@ -50,7 +50,8 @@ extern void jq_body_run_autonomous(const JqBody *body, JqBodyEnd *end);
 
 /*
  * Whether an error of jq_body_run() says that this command only runs outside
- * a transaction block.
+ * a transaction block.  Functions cannot, and raise what they like: such a
+ * command fails, for to run it in pieces would commit some of them.
  */
 extern bool jq_body_wants_autonomy(const JqBody *body, const ErrorData *fault);
 

@@ -37,6 +37,7 @@ static MemoryContext command_context = NULL;
 
 static void prepare_cache(void);
 static void read_statements(JqCommand *command);
+static bool is_plannable(const Node *statement);
 static void read_statement(JqCommand *command, Node *statement);
 
 bool
@@ -141,17 +142,25 @@ read_statements(JqCommand *command)
 		read_statement(command, lfirst_node(RawStmt, cell)->stmt);
 	command->tag = CreateCommandTag((Node *) llast(statements));
 	command->is_single = list_length(statements) == 1 &&
-		(IsA(linitial_node(RawStmt, statements)->stmt, SelectStmt) ||
-		 IsA(linitial_node(RawStmt, statements)->stmt, InsertStmt) ||
-		 IsA(linitial_node(RawStmt, statements)->stmt, UpdateStmt) ||
-		 IsA(linitial_node(RawStmt, statements)->stmt, DeleteStmt) ||
-		 IsA(linitial_node(RawStmt, statements)->stmt, MergeStmt));
+		!command->calls && !command->has_utility;
+}
+
+static bool
+is_plannable(const Node *statement)
+{
+	return IsA(statement, SelectStmt) || IsA(statement, InsertStmt) ||
+		IsA(statement, UpdateStmt) || IsA(statement, DeleteStmt) ||
+		IsA(statement, MergeStmt);
 }
 
 static void
 read_statement(JqCommand *command, Node *statement)
 {
 	jq_command_check_statement(statement);
+	if (IsA(statement, CallStmt) || IsA(statement, DoStmt))
+		command->calls = true;
+	else if (!is_plannable(statement))
+		command->has_utility = true;
 	if (IsA(statement, TransactionStmt))
 		command->mode = JQ_MODE_AUTONOMOUS;
 	else if (IsA(statement, VariableSetStmt) &&

@@ -36,6 +36,8 @@ typedef struct JqCommand
 	char	   *text;
 	bool		is_single;		/* one statement, and no utility statement */
 	bool		sets_transaction;	/* contains SET TRANSACTION */
+	bool		calls;			/* contains CALL or DO */
+	bool		has_utility;	/* contains another utility statement */
 	JqMode		mode;			/* learned: the first that may work */
 	int			quick_runs;		/* in a row, while it is moved out */
 	SPIPlanPtr	plan;			/* NULL: none is kept */

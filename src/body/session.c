@@ -21,13 +21,50 @@
 #include "commands/async.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
+#include "replication/slot.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
+#include "tcop/utility.h"
 #include "utils/guc.h"
 #include "utils/portal.h"
 
+static ProcessUtility_hook_type next_utility_hook = NULL;
+static bool marks_transaction = false;	/* for what follows in it */
+
+static void note_utility(PlannedStmt *statement, const char *source,
+						 bool is_read_only_tree, ProcessUtilityContext context,
+						 ParamListInfo params, QueryEnvironment *environment,
+						 DestReceiver *receiver, QueryCompletion *completion);
 static bool holds_advisory_locks(void);
+
+void
+jq_session_init(void)
+{
+	next_utility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = note_utility;
+}
+
+/*
+ * Functions, too, can decide when the constraints of those that follow are
+ * checked, or make enum values that cannot be used before the commit.
+ */
+static void
+note_utility(PlannedStmt *statement, const char *source,
+			 bool is_read_only_tree, ProcessUtilityContext context,
+			 ParamListInfo params, QueryEnvironment *environment,
+			 DestReceiver *receiver, QueryCompletion *completion)
+{
+	if (IsA(statement->utilityStmt, ConstraintsSetStmt) ||
+		IsA(statement->utilityStmt, AlterEnumStmt))
+		marks_transaction = true;
+	if (next_utility_hook)
+		next_utility_hook(statement, source, is_read_only_tree, context, params,
+						  environment, receiver, completion);
+	else
+		standard_ProcessUtility(statement, source, is_read_only_tree, context,
+								params, environment, receiver, completion);
+}
 
 bool
 jq_session_tidy(void)
@@ -36,7 +73,10 @@ jq_session_tidy(void)
 	DropAllPreparedStatements();
 	Async_UnlistenAll();
 	ResetSequenceCaches();
-	return (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) == 0 &&
+	if (MyReplicationSlot != NULL)
+		ReplicationSlotRelease();	/* after an error in its use */
+	return !marks_transaction &&
+		(MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) == 0 &&
 		!holds_advisory_locks();
 }
 
@@ -70,6 +110,7 @@ holds_advisory_locks(void)
 void
 jq_session_reset(void *arg)
 {
+	marks_transaction = false;
 	jq_catalog_begin();
 	PortalHashTableDeleteAll();
 	SetPGVariable("session_authorization", NIL, false);
@@ -80,5 +121,6 @@ jq_session_reset(void *arg)
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	ResetTempTableNamespace();
 	ResetSequenceCaches();
+	jq_compat_drop_temporary_slots();
 	jq_catalog_commit();
 }

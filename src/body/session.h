@@ -10,6 +10,9 @@
 
 #include "postgres.h"
 
+/* Once per process that runs jobs. */
+extern void jq_session_init(void);
+
 /*
  * Between two jobs of one transaction.  Settings that the first changed are
  * undone by the caller's GUC nest level; this removes what else can be removed

@@ -48,6 +48,7 @@ typedef struct Company
 	int			first;			/* of batch->jobs; up to batch->next */
 	bool		(*may_go_on) (void);
 	bool		session_is_tidy;
+	bool		gives_back;		/* what waits behind the company */
 } Company;
 
 static bool run_together(Company *company);
@@ -57,8 +58,9 @@ static bool may_join(const Company *company);
 static void try_body(JqClaimedJob *job, bool is_in_batch);
 static void perform_body(void *arg);
 static JqFate fate_of_fault(const JqClaimedJob *job, bool is_in_batch);
-static void settle(const Company *company);
+static void settle(Company *company);
 static bool finish_company(Company *company, bool is_committed);
+static bool release_cancelled(JqClaimedJob *job);
 static bool run_on_its_own(JqClaimedJob *job);
 static bool run_alone(JqClaimedJob *job);
 static bool run_autonomous(JqClaimedJob *job);
@@ -90,10 +92,7 @@ jq_batch_run(JqBatch *batch, bool (*may_go_on) (void))
 				break;
 			batch->next++;
 			if (begin == JQ_BEGIN_CANCELLED)
-			{
-				job->fate = JQ_FATE_RELEASED;
-				is_fine = jq_worker_protect(record_end, job);
-			}
+				is_fine = release_cancelled(job);
 			else
 				is_fine = run_on_its_own(job);
 			jq_shared_end_job();
@@ -102,6 +101,7 @@ jq_batch_run(JqBatch *batch, bool (*may_go_on) (void))
 			return false;
 		if (company.first == batch->next)
 			break;				/* taken away */
+		QueryCancelPending = false; /* no body runs: it came too late */
 		CHECK_FOR_INTERRUPTS();
 	}
 	return true;
@@ -225,6 +225,15 @@ perform_body(void *arg)
 	 */
 	AfterTriggerFireDeferred();
 	AtEOXact_GUC(false, level);
+
+	/*
+	 * Nobody has cancelled this job, but it may have seen a cancellation,
+	 * handled it and gone another way than it would alone.
+	 */
+	if (jq_watch_cut() == JQ_CUT_BATCH)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("job is run again outside of its batch")));
 }
 
 /* Also learns from it. */
@@ -234,6 +243,13 @@ fate_of_fault(const JqClaimedJob *job, bool is_in_batch)
 	if (jq_body_wants_autonomy(&job->body, job->fault))
 	{
 		jq_body_learn_mode(&job->body, JQ_MODE_AUTONOMOUS);
+		return JQ_FATE_MOVED;
+	}
+	if (job->fault->sqlerrcode == ERRCODE_ACTIVE_SQL_TRANSACTION &&
+		jq_body_mode(&job->body) == JQ_MODE_BATCHED)
+	{
+		/* It may only want to be first, or no subtransaction. */
+		jq_body_learn_mode(&job->body, JQ_MODE_ALONE);
 		return JQ_FATE_MOVED;
 	}
 	switch (ERRCODE_TO_CATEGORY(job->fault->sqlerrcode))
@@ -264,12 +280,13 @@ fate_of_fault(const JqClaimedJob *job, bool is_in_batch)
  * that is about to run alone.
  */
 static void
-settle(const Company *company)
+settle(Company *company)
 {
 	JqBatch    *batch = company->batch;
-	bool		releases = jq_watch_cut() == JQ_CUT_BATCH &&
-	batch->jobs[batch->next - 1].fate == JQ_FATE_MOVED;
-	int			end = releases ? batch->njobs : batch->next;
+	bool		gives_back = batch->next > company->first &&
+	batch->jobs[batch->next - 1].fate == JQ_FATE_MOVED &&
+	jq_watch_cut() == JQ_CUT_BATCH;
+	int			end = gives_back ? batch->njobs : batch->next;
 	JqHeld	   *held = palloc(sizeof(JqHeld) * (end - company->first));
 	JqOutcome  *outcomes = palloc(sizeof(JqOutcome) * (end - company->first));
 	bool	   *results = palloc(sizeof(bool) * (end - company->first));
@@ -290,8 +307,7 @@ settle(const Company *company)
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("job %lld is not held any more",
 							(long long) held[i].job_id)));
-	for (int i = batch->next; i < end; i++)
-		batch->jobs[i].fate = JQ_FATE_RELEASED;
+	company->gives_back = gives_back;
 }
 
 /* What the shared transaction could not do is done for each job by itself. */
@@ -302,9 +318,8 @@ finish_company(Company *company, bool is_committed)
 	bool		is_fine = true;
 	int			end = batch->next;
 
-	if (is_committed && end > company->first && end < batch->njobs &&
-		batch->jobs[end].fate == JQ_FATE_RELEASED)
-		batch->next = batch->njobs; /* they were given back */
+	if (is_committed && company->gives_back)
+		batch->next = batch->njobs;
 	if (!company->session_is_tidy)
 		is_fine = jq_worker_protect(jq_session_reset, NULL);
 	for (int i = company->first; i < end && is_fine; i++)
@@ -315,8 +330,10 @@ finish_company(Company *company, bool is_committed)
 
 		if (must_run)
 		{
-			jq_shared_resume_job(job->held.job_id, job->held.claim_no);
-			is_fine = run_on_its_own(job);
+			if (jq_shared_resume_job(job->held.job_id, job->held.claim_no))
+				is_fine = run_on_its_own(job);
+			else
+				is_fine = release_cancelled(job);
 			jq_shared_end_job();
 		}
 		else if (!is_committed)
@@ -325,6 +342,14 @@ finish_company(Company *company, bool is_committed)
 			jq_claimed_log_failure(job);
 	}
 	return is_fine;
+}
+
+/* Of a job that was cancelled before it could begin. */
+static bool
+release_cancelled(JqClaimedJob *job)
+{
+	job->fate = JQ_FATE_RELEASED;
+	return jq_worker_protect(record_end, job);
 }
 
 /* Runs a job and sees to it that its end is recorded, or this process ends. */

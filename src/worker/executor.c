@@ -23,6 +23,7 @@
 #include "base/config.h"
 #include "base/db.h"
 #include "base/scope.h"
+#include "body/session.h"
 #include "body/watch.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
@@ -117,6 +118,7 @@ prepare_session(void)
 						PGC_SUSET, PGC_S_OVERRIDE);
 	}
 	jq_watch_init();
+	jq_session_init();
 
 	if (!pg_strong_random(&worker_id, sizeof(worker_id)))
 		ereport(FATAL,

@@ -138,6 +138,27 @@ SELECT * FROM drain_jobs(with_scheduled => true);
 SELECT * FROM drain_jobs();
 SELECT job_type, status, count(*) FROM jobs_queue GROUP BY 1, 2 ORDER BY 1, 2;
 
+-- whoever became the role gives the body no way back
+TRUNCATE jobs_queue;
+SET ROLE regress_run_other;
+SELECT enqueue_sql('RESET ROLE', max_attempts => 1) AS id \gset
+SELECT run_job(:id);
+SELECT current_user;
+SET SESSION AUTHORIZATION regress_run_other;
+SELECT enqueue_sql('RESET SESSION AUTHORIZATION', max_attempts => 1);
+SELECT * FROM drain_jobs();
+RESET SESSION AUTHORIZATION;
+SELECT last_error FROM jobs_queue ORDER BY id;
+
+-- drain_jobs() ends when a trigger keeps a job
+TRUNCATE jobs_queue;
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+	'BEGIN RETURN CASE WHEN NEW.status <> ''running'' THEN NEW END; END';
+CREATE TRIGGER keep BEFORE UPDATE ON jobs_queue_live FOR EACH ROW EXECUTE FUNCTION keep();
+SELECT enqueue_sql('SELECT') AS id \gset
+SELECT * FROM drain_jobs();
+DROP TRIGGER keep ON jobs_queue_live;
+
 DROP OWNED BY regress_run_other;
 DROP ROLE regress_run_other;
 DELETE FROM job_types WHERE job_type = 'chain';
