@@ -151,7 +151,7 @@ jq_db_end_statement(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 
-	CommitTransactionCommand();
+	commit_transaction();
 	MemoryContextSwitchTo(context);
 }
 

@@ -26,7 +26,8 @@
 #define START_TIMEOUT_MS 10000
 #define SUSPECT_MS 10000		/* how long a suspect job keeps others away */
 #define MAX_MARKS 64
-#define MAX_CANCELLED 64		/* jobs that wait in an executor, at most */
+#define MAX_CANCELLED 64		/* claims of an executor that are remembered */
+#define MAX_DEATHS 64			/* that are remembered */
 
 /* A claim that was cancelled before it began. */
 typedef struct CancelledClaim
@@ -34,6 +35,13 @@ typedef struct CancelledClaim
 	int64		job_id;
 	int32		claim_no;
 } CancelledClaim;
+
+/* An executor that ended in the middle of a job. */
+typedef struct Death
+{
+	pg_uuid_t	worker;
+	int64		job_id;
+} Death;
 
 /* Fields that are not in JqWorkerInfo are nobody else's business. */
 typedef struct WorkerSlot
@@ -57,6 +65,8 @@ typedef struct SharedState
 	Latch	   *launcher_latch; /* NULL: not running */
 	int			nmarks;			/* MAX_MARKS + 1: too many */
 	Oid			marks[MAX_MARKS];
+	uint32		ndeaths;		/* ever; the last ones are kept */
+	Death		deaths[MAX_DEATHS];
 	int			nslots;
 	WorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];
 } SharedState;
@@ -70,6 +80,7 @@ static Size shared_size(void);
 static void request_memory(void);
 static void create_memory(void);
 static void release_slot(int code, Datum arg);
+static void note_death(const WorkerSlot *slot);
 static void wake_launcher(void);
 static void wake_schedulers(void);
 static bool was_cancelled(int64 job_id, int32 claim_no);
@@ -356,8 +367,42 @@ release_slot(int code, Datum arg)
 	else
 		wake_launcher();
 	if (slot->info.kind == JQ_WORKER_EXECUTOR)
+	{
+		note_death(slot);
 		wake_schedulers();
+	}
 	LWLockRelease(shared->lock);
+}
+
+/* The lock must be held. */
+static void
+note_death(const WorkerSlot *slot)
+{
+	Death	   *death = &shared->deaths[shared->ndeaths % MAX_DEATHS];
+
+	if (slot->info.job_id == 0)
+		return;
+	death->worker = slot->info.worker_id;
+	death->job_id = slot->info.job_id;
+	shared->ndeaths++;
+}
+
+bool
+jq_shared_died_of(const pg_uuid_t *worker, int64 *job_id)
+{
+	bool		found = false;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (uint32 i = 0; i < Min(shared->ndeaths, MAX_DEATHS) && !found; i++)
+		if (memcmp(&shared->deaths[i].worker, worker, sizeof(pg_uuid_t)) == 0)
+		{
+			*job_id = shared->deaths[i].job_id;
+			found = true;
+		}
+	LWLockRelease(shared->lock);
+	return found;
 }
 
 /* The lock must be held. */
@@ -423,7 +468,6 @@ jq_shared_begin_batch(void)
 {
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	my_slot->waiting_taken = false;
-	my_slot->ncancelled = 0;
 	my_slot->info.batch_no++;
 	my_slot->info.state = JQ_STATE_RUNNING;
 	LWLockRelease(shared->lock);
@@ -435,6 +479,7 @@ jq_shared_end_batch(void)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	my_slot->info.waiting_jobs = 0;
 	my_slot->suspect_at = 0;
+	my_slot->ncancelled = 0;
 	LWLockRelease(shared->lock);
 }
 

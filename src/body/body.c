@@ -214,6 +214,14 @@ jq_body_mode(const JqBody *body)
 	return command == NULL ? body->mode : Max(body->mode, command->mode);
 }
 
+JqMode
+jq_body_read_mode(const JqBody *body)
+{
+	if (body->command != NULL)
+		(void) jq_command(body->command);
+	return jq_body_mode(body);
+}
+
 void
 jq_body_learn_mode(const JqBody *body, JqMode mode)
 {

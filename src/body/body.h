@@ -55,8 +55,13 @@ extern void jq_body_run_autonomous(const JqBody *body, JqBodyEnd *end);
  */
 extern bool jq_body_wants_autonomy(const JqBody *body, const ErrorData *fault);
 
-/* The mode in which a body begins, and what is learned of it afterwards. */
+/*
+ * The mode in which a body begins, and what is learned of it afterwards.  Of a
+ * command that was not seen before, only jq_body_read_mode(), which raises the
+ * errors of jq_command(), knows what its text says.
+ */
 extern JqMode jq_body_mode(const JqBody *body);
+extern JqMode jq_body_read_mode(const JqBody *body);
 extern void jq_body_learn_mode(const JqBody *body, JqMode mode);
 
 /* A body that was moved out of a batch took so long. */

@@ -39,6 +39,7 @@ static volatile TimestampTz shutdown_at = 0;
 static void look(void);
 static void cut_off(JqCut reason, TimestampTz now);
 static void insist(TimestampTz now);
+static void insist_gently(TimestampTz now);
 static void count_subtransactions(SubXactEvent event, SubTransactionId mySubid,
 								  SubTransactionId parentSubid, void *arg);
 
@@ -131,7 +132,7 @@ look(void)
 	batch_is_over = true;
 	if (!body_is_running)
 		return;
-	if (cut != JQ_CUT_NONE || (deadline != 0 && now > deadline))
+	if (cut > JQ_CUT_BATCH || (deadline != 0 && now > deadline))
 		insist(now);
 	else if (jq_shared_job_is_cancelled())
 		cut_off(JQ_CUT_CANCELLED, now);
@@ -139,6 +140,8 @@ look(void)
 			 now >= TimestampTzPlusMilliseconds(shutdown_at,
 												jq_config_shutdown_timeout))
 		cut_off(JQ_CUT_SHUTDOWN, now);
+	else if (cut == JQ_CUT_BATCH)
+		insist_gently(now);
 	else if (body_is_in_batch)
 		cut_off(JQ_CUT_BATCH, now);
 }
@@ -171,6 +174,21 @@ insist(TimestampTz now)
 		jq_shared_report_stuck();
 	}
 	SetLatch(MyLatch);
+}
+
+/*
+ * Nobody wants the end of a body that is too long for its batch.  When it goes
+ * on through all of the grace it is left in peace, to run again alone.
+ */
+static void
+insist_gently(TimestampTz now)
+{
+	if (now < TimestampTzPlusMilliseconds(cut_at, jq_config_cancel_grace))
+	{
+		InterruptPending = true;
+		QueryCancelPending = true;
+		SetLatch(MyLatch);
+	}
 }
 
 /* PL/pgSQL's EXCEPTION blocks are subtransactions, too. */

@@ -20,9 +20,9 @@
 typedef enum JqCut
 {
 	JQ_CUT_NONE,				/* it was left alone, or its timeout is over */
+	JQ_CUT_BATCH,				/* its batch must end: run it alone */
 	JQ_CUT_CANCELLED,			/* somebody asked for it */
-	JQ_CUT_SHUTDOWN,
-	JQ_CUT_BATCH				/* its batch must end: run it alone */
+	JQ_CUT_SHUTDOWN
 } JqCut;
 
 /* Once per process, after connecting. */
@@ -42,7 +42,10 @@ extern void jq_watch_end(void);
 extern void jq_watch_enter_body(bool is_in_batch, int timeout_ms);
 extern void jq_watch_leave_body(void);
 
-/* Why the last body was cut off, if it was. */
+/*
+ * Why the last body was cut off, if it was.  A body can have caught that, and
+ * ended as if nothing had happened or with another error.
+ */
 extern JqCut jq_watch_cut(void);
 
 /* Whether no further body should begin in this transaction. */

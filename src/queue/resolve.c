@@ -25,6 +25,7 @@
 #include "base/fault.h"
 #include "base/protect.h"
 #include "base/scope.h"
+#include "base/shared_state.h"
 #include "base/statement.h"
 #include "base/table.h"
 #include "queue/cancellation.h"
@@ -73,6 +74,7 @@ static TimestampTz retry_instant(const Change *change,
 								 const JqOutcome *outcome);
 static void begin_fresh_start(Change *change);
 pg_noreturn static void report_unknown_job(int64 job_id);
+static void blame_process_end(const JqJob *job, JqOutcome *outcome);
 static void reclaim_one(void *arg);
 static int	compare_held(const void *a, const void *b, void *arg);
 
@@ -686,6 +688,21 @@ jq_resolve_reclaim(int64 incarnation,
 	return reclaimed;
 }
 
+/* The job that was running has caused it, not those that were claimed with it. */
+static void
+blame_process_end(const JqJob *job, JqOutcome *outcome)
+{
+	int64		culprit;
+
+	if (jq_shared_died_of(&job->locked_by, &culprit) && culprit != job->id)
+	{
+		outcome->kind = JQ_OUTCOME_RELEASED;
+		return;
+	}
+	outcome->kind = JQ_OUTCOME_FAILED;
+	outcome->error = "the process that ran this job was terminated (57P01)";
+}
+
 /* Ends one lost claim, unless somebody has the job locked or changed it. */
 static void
 reclaim_one(void *arg)
@@ -708,10 +725,7 @@ reclaim_one(void *arg)
 			{
 				outcome.kind = JQ_OUTCOME_CRASHED;
 				if (change.job.holder == lost->incarnation)
-				{
-					outcome.kind = JQ_OUTCOME_FAILED;
-					outcome.error = "the process that ran this job was terminated (57P01)";
-				}
+					blame_process_end(&change.job, &outcome);
 			}
 			finish_claim(&change, &outcome);
 			JQ_FAULT("in_watchdog");

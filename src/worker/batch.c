@@ -26,6 +26,7 @@
 #include "access/xact.h"
 #include "base/config.h"
 #include "base/db.h"
+#include "base/fault.h"
 #include "base/protect.h"
 #include "base/shared_state.h"
 #include "body/session.h"
@@ -60,6 +61,7 @@ static void perform_body(void *arg);
 static JqFate fate_of_fault(const JqClaimedJob *job, bool is_in_batch);
 static void settle(Company *company);
 static bool finish_company(Company *company, bool is_committed);
+static void end_job_if(bool is_fine);
 static bool release_cancelled(JqClaimedJob *job);
 static bool run_on_its_own(JqClaimedJob *job);
 static bool run_alone(JqClaimedJob *job);
@@ -95,7 +97,7 @@ jq_batch_run(JqBatch *batch, bool (*may_go_on) (void))
 				is_fine = release_cancelled(job);
 			else
 				is_fine = run_on_its_own(job);
-			jq_shared_end_job();
+			end_job_if(is_fine);
 		}
 		if (!is_fine)
 			return false;
@@ -113,7 +115,7 @@ run_together(Company *company)
 {
 	bool		is_committed = commit_together(company);
 
-	jq_shared_end_job();
+	JQ_FAULT("after_batch_commit");
 	return finish_company(company, is_committed);
 }
 
@@ -131,7 +133,9 @@ commit_together(Company *company)
 		jq_watch_begin();
 		run_bodies(company);
 		jq_watch_end();
+		JQ_FAULT("after_body_before_resolve");
 		settle(company);
+		JQ_FAULT("before_batch_commit");
 		jq_db_commit();
 	}
 	PG_CATCH();
@@ -203,8 +207,8 @@ try_body(JqClaimedJob *job, bool is_in_batch)
 	begin_body(job, is_in_batch);
 	job->fault = jq_attempt(perform_body, job);
 	end_body();
-	job->fate = job->fault == NULL ? JQ_FATE_COMPLETED :
-		fate_of_fault(job, is_in_batch);
+	if (job->fault != NULL)
+		job->fate = fate_of_fault(job, is_in_batch);
 	if (job->fate == JQ_FATE_COMPLETED && !is_in_batch &&
 		jq_watch_batch_is_over())
 		jq_body_learn_mode(&job->body, JQ_MODE_ALONE);
@@ -215,8 +219,15 @@ static void
 perform_body(void *arg)
 {
 	JqClaimedJob *job = (JqClaimedJob *) arg;
-	int			level = NewGUCNestLevel();
+	int			level;
 
+	if (jq_body_read_mode(&job->body) != JQ_MODE_BATCHED)
+	{
+		job->fate = JQ_FATE_MOVED;
+		return;
+	}
+	level = NewGUCNestLevel();
+	JQ_FAULT("before_body");
 	jq_body_run(&job->body, &job->end);
 
 	/*
@@ -234,12 +245,19 @@ perform_body(void *arg)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("job is run again outside of its batch")));
+	job->fate = JQ_FATE_COMPLETED;
 }
 
 /* Also learns from it. */
 static JqFate
 fate_of_fault(const JqClaimedJob *job, bool is_in_batch)
 {
+	/* Whatever became of a body that noticed: without company it would not. */
+	if (jq_watch_cut() == JQ_CUT_BATCH)
+	{
+		jq_body_learn_mode(&job->body, JQ_MODE_ALONE);
+		return JQ_FATE_MOVED;
+	}
 	if (jq_body_wants_autonomy(&job->body, job->fault))
 	{
 		jq_body_learn_mode(&job->body, JQ_MODE_AUTONOMOUS);
@@ -260,18 +278,9 @@ fate_of_fault(const JqClaimedJob *job, bool is_in_batch)
 	}
 	if (job->fault->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && is_in_batch)
 		return JQ_FATE_MOVED;
-	if (job->fault->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		switch (jq_watch_cut())
-		{
-			case JQ_CUT_BATCH:
-				jq_body_learn_mode(&job->body, JQ_MODE_ALONE);
-				return JQ_FATE_MOVED;
-			case JQ_CUT_SHUTDOWN:
-				return JQ_FATE_RELEASED;
-			case JQ_CUT_CANCELLED:
-			case JQ_CUT_NONE:
-				break;
-		}
+	if (job->fault->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		jq_watch_cut() == JQ_CUT_SHUTDOWN)
+		return JQ_FATE_RELEASED;
 	return JQ_FATE_FAILED;
 }
 
@@ -322,26 +331,38 @@ finish_company(Company *company, bool is_committed)
 		batch->next = batch->njobs;
 	if (!company->session_is_tidy)
 		is_fine = jq_worker_protect(jq_session_reset, NULL);
+	end_job_if(is_fine);
 	for (int i = company->first; i < end && is_fine; i++)
 	{
 		JqClaimedJob *job = &batch->jobs[i];
 		bool		must_run = job->fate == JQ_FATE_MOVED ||
 		(!is_committed && job->fate == JQ_FATE_COMPLETED);
 
-		if (must_run)
+		if (must_run || !is_committed)
 		{
-			if (jq_shared_resume_job(job->held.job_id, job->held.claim_no))
+			bool		may_run = jq_shared_resume_job(job->held.job_id,
+													   job->held.claim_no);
+
+			if (!must_run)
+				is_fine = jq_worker_protect(record_end, job);
+			else if (may_run)
 				is_fine = run_on_its_own(job);
 			else
 				is_fine = release_cancelled(job);
-			jq_shared_end_job();
+			end_job_if(is_fine);
 		}
-		else if (!is_committed)
-			is_fine = jq_worker_protect(record_end, job);
 		else if (job->fate == JQ_FATE_FAILED)
 			jq_claimed_log_failure(job);
 	}
 	return is_fine;
+}
+
+/* If not, this process ends because of the job, which is to be seen. */
+static void
+end_job_if(bool is_fine)
+{
+	if (is_fine)
+		jq_shared_end_job();
 }
 
 /* Of a job that was cancelled before it could begin. */
@@ -434,11 +455,13 @@ run_alone(JqClaimedJob *job)
 		MemoryContextSwitchTo(context);
 		jq_watch_begin();
 		begin_body(job, false);
+		JQ_FAULT("before_body");
 		jq_body_run(&job->body, &job->end);
 		AfterTriggerFireDeferred();
 		end_body();
 		jq_watch_end();
 
+		JQ_FAULT("after_body_before_resolve");
 		job->fate = JQ_FATE_COMPLETED;
 		jq_claimed_outcome(job, &outcome);
 		jq_db_pin_rest();
@@ -468,6 +491,7 @@ run_autonomous(JqClaimedJob *job)
 	{
 		jq_watch_begin();
 		begin_body(job, false);
+		JQ_FAULT("before_body");
 		jq_body_run_autonomous(&job->body, &job->end);
 		end_body();
 		jq_watch_end();
@@ -493,6 +517,7 @@ record_end(void *arg)
 	JqOutcome	outcome;
 	bool		is_held;
 
+	JQ_FAULT("after_body_before_resolve");
 	jq_claimed_outcome(job, &outcome);
 	jq_db_begin("recording the end of a job");
 	is_held = jq_resolve(&job->held, &outcome);
@@ -524,6 +549,7 @@ release_rest(void *arg)
 	JqBatch    *batch = (JqBatch *) arg;
 	JqOutcome	outcome = {.kind = JQ_OUTCOME_RELEASED};
 
+	JQ_FAULT("before_release");
 	jq_db_begin("releasing jobs");
 	for (int i = batch->next; i < batch->njobs; i++)
 		(void) jq_resolve(&batch->jobs[i].held, &outcome);

@@ -22,6 +22,7 @@
 #include "base/compat.h"
 #include "base/config.h"
 #include "base/db.h"
+#include "base/fault.h"
 #include "base/scope.h"
 #include "body/session.h"
 #include "body/watch.h"
@@ -82,6 +83,7 @@ jq_executor_main(Datum arg)
 		memset(&batch, 0, sizeof(batch));
 		if (jq_worker_protect(claim_batch, &batch) && batch.njobs > 0)
 		{
+			JQ_FAULT("after_claim_commit");
 			run_batch(&batch);
 			jq_worker_reload();
 			idle_since = GetCurrentTimestamp();
