@@ -387,6 +387,17 @@ note_death(const WorkerSlot *slot)
 	shared->ndeaths++;
 }
 
+uint32
+jq_shared_deaths(void)
+{
+	uint32		ndeaths;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	ndeaths = shared->ndeaths;
+	LWLockRelease(shared->lock);
+	return ndeaths;
+}
+
 bool
 jq_shared_died_of(const pg_uuid_t *worker, int64 *job_id)
 {

@@ -174,6 +174,9 @@ extern bool jq_shared_find_scheduler(Oid database, JqWorkerInfo *info);
 extern bool jq_shared_scheduler_is_running(Oid database);
 extern bool jq_shared_executor_is_alive(const pg_uuid_t *worker);
 
+/* How many executors have ended in the middle of a job, ever. */
+extern uint32 jq_shared_deaths(void);
+
 /* False: it is not known that this executor ended in the middle of a job. */
 extern bool jq_shared_died_of(const pg_uuid_t *worker, int64 *job_id);
 

@@ -409,19 +409,23 @@ tend_lanes(void *arg)
 }
 
 /*
- * Looks at the running jobs near the heads of their lanes at every poll, and
- * at every live row now and then: with a long queue that takes its time, and
- * must not become all that the scheduler does.
+ * Looks at the running jobs near the heads of their lanes at every poll and
+ * when an executor has left some behind, and at every live row now and then:
+ * with a long queue that takes its time, and must not become all that the
+ * scheduler does.
  */
 static void
 watch_running(void)
 {
+	static uint32 deaths_seen = 0;
+	uint32		deaths = jq_shared_deaths();
 	int64		now = jq_clock_ms();
 	bool		is_thorough = now >= thorough_at;
 	int64		rested_at;
 
-	if (now < watch_at)
+	if (now < watch_at && deaths == deaths_seen)
 		return;
+	deaths_seen = deaths;
 	(void) jq_worker_protect(jq_maintenance_watch_running, &is_thorough);
 	rested_at = jq_clock_ms();
 	rested_at += (rested_at - now) * WATCH_REST;

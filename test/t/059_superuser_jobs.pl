@@ -116,6 +116,7 @@ pass('and is none any more');
 # A dump of the time before can be restored: refusing it would lose data
 $node->safe_psql('postgres', 'CREATE DATABASE restored');
 $node->command_ok([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('restored'), '-f', $dump ], 'a dump with jobs of superusers is restored');
+$node->safe_psql('restored', 'SELECT activate_jobs()');
 ok($node->poll_query_until('restored', 'SELECT count(*) = 2 AND bool_and(status = $$failed$$) FROM jobs_queue'), 'and they are rejected there');
 is($node->safe_psql('restored', q{SELECT string_agg(job_type, ',' ORDER BY job_type) FROM job_types}), 'of_app,old_type', 'with all job types');
 
