@@ -157,9 +157,10 @@ for my $setting (@settings)
 	$node->safe_psql('template1', "ALTER DATABASE postgres RESET $setting->[0]");
 }
 
-# For the whole server
+# For the whole server; transaction_timeout would end every session while it
+# begins, ours and theirs.
 for my $setting ([ 'statement_timeout', '1ms' ], [ 'lock_timeout', '1ms' ], [ 'idle_in_transaction_session_timeout', '1ms' ], [ 'idle_session_timeout', '1ms' ],
-	$has_transaction_timeout ? [ 'transaction_timeout', '1ms' ] : (), [ 'default_transaction_isolation', 'serializable' ], [ 'default_transaction_read_only', 'on' ])
+	[ 'default_transaction_isolation', 'serializable' ], [ 'default_transaction_read_only', 'on' ])
 {
 	my ($name, $value) = @$setting;
 	$node->append_conf('postgresql.conf', "$name = '$value'");
