@@ -38,6 +38,8 @@ static MemoryContext command_context = NULL;
 static void prepare_cache(void);
 static void read_statements(JqCommand *command);
 static bool is_plannable(const Node *statement);
+static bool sets_own_transaction(const Node *statement);
+static void check_transaction_statement(const TransactionStmt *statement);
 static void read_statement(JqCommand *command, Node *statement);
 
 bool
@@ -138,6 +140,7 @@ read_statements(JqCommand *command)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("command of an SQL job contains no statement")));
+	jq_command_check(statements);
 	foreach(cell, statements)
 		read_statement(command, lfirst_node(RawStmt, cell)->stmt);
 	command->tag = CreateCommandTag((Node *) llast(statements));
@@ -156,7 +159,6 @@ is_plannable(const Node *statement)
 static void
 read_statement(JqCommand *command, Node *statement)
 {
-	jq_command_check_statement(statement);
 	if (IsA(statement, CallStmt) || IsA(statement, DoStmt))
 		command->calls = true;
 	else if (!is_plannable(statement))
@@ -174,17 +176,47 @@ read_statement(JqCommand *command, Node *statement)
 }
 
 void
-jq_command_check_statement(const Node *statement)
+jq_command_check(const List *statements)
 {
-	if (IsA(statement, CopyStmt) &&
-		((const CopyStmt *) statement)->filename == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("COPY FROM STDIN and COPY TO STDOUT cannot be jobs"),
-				 errhint("A job has no client. Use a file, INSERT or SELECT.")));
-	if (!IsA(statement, TransactionStmt))
-		return;
-	switch (((const TransactionStmt *) statement)->kind)
+	bool		has_begun = false;
+	ListCell   *cell;
+
+	foreach(cell, statements)
+	{
+		const Node *statement = lfirst_node(RawStmt, cell)->stmt;
+
+		if (IsA(statement, CopyStmt) &&
+			((const CopyStmt *) statement)->filename == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("COPY FROM STDIN and COPY TO STDOUT cannot be jobs"),
+					 errhint("A job has no client. Use a file, INSERT or SELECT.")));
+		if (IsA(statement, TransactionStmt))
+		{
+			check_transaction_statement((const TransactionStmt *) statement);
+			has_begun = true;
+		}
+		else if (sets_own_transaction(statement) && !has_begun)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a job cannot set the transaction that it is given"),
+					 errhint("Use BEGIN ISOLATION LEVEL ...; ...; COMMIT, or ALTER ROLE ... SET default_transaction_isolation.")));
+	}
+}
+
+static bool
+sets_own_transaction(const Node *statement)
+{
+	const VariableSetStmt *set = (const VariableSetStmt *) statement;
+
+	return IsA(statement, VariableSetStmt) && set->kind == VAR_SET_MULTI &&
+		strncmp(set->name, "TRANSACTION", strlen("TRANSACTION")) == 0;
+}
+
+static void
+check_transaction_statement(const TransactionStmt *statement)
+{
+	switch (statement->kind)
 	{
 		case TRANS_STMT_PREPARE:
 		case TRANS_STMT_COMMIT_PREPARED:

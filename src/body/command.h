@@ -48,8 +48,8 @@ typedef struct JqCommand
 extern bool jq_mode_from_name(const char *name, JqMode *mode);
 extern const char *jq_mode_name(JqMode mode);
 
-/* Raises 0A000 for a statement that no SQL job can run. */
-extern void jq_command_check_statement(const Node *statement);
+/* Raises 0A000 for statements, as parsed, that no SQL job can run. */
+extern void jq_command_check(const List *statements);
 
 /*
  * The command with this text; parses it if it is new.  Raises the parser's

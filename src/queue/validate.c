@@ -88,7 +88,6 @@ jq_validate_command(const char *command)
 {
 	ErrorContextCallback callback;
 	List	   *statements;
-	ListCell   *cell;
 
 	if (strlen(command) > MAX_COMMAND_LENGTH)
 		ereport(ERROR,
@@ -107,8 +106,7 @@ jq_validate_command(const char *command)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("command must not be empty")));
-	foreach(cell, statements)
-		jq_command_check_statement(lfirst_node(RawStmt, cell)->stmt);
+	jq_command_check(statements);
 }
 
 /* Moves the place of a syntax error from the caller's query to the command. */
