@@ -75,6 +75,13 @@ jq_catalog_if_present(void)
 	return &catalog;
 }
 
+Oid
+jq_catalog_extension(void)
+{
+	return catalog_is_valid ? catalog.extension :
+		get_extension_oid("jobqueue", true);
+}
+
 const JqCatalog *
 jq_catalog(void)
 {

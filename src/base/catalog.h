@@ -101,6 +101,9 @@ enum JqRunColumn
 /* NULL when this database does not have the extension.  In a transaction. */
 extern const JqCatalog *jq_catalog_if_present(void);
 
+/* The extension's oid, without touching its tables; InvalidOid: none. */
+extern Oid	jq_catalog_extension(void);
+
 /* As above; raises 55000 when the extension is absent. */
 extern const JqCatalog *jq_catalog(void);
 

@@ -15,8 +15,8 @@
 #include "base/db.h"
 
 #include "access/xact.h"
+#include "base/catalog.h"
 #include "catalog/pg_extension.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -112,7 +112,7 @@ jq_db_begin(const char *activity)
 static void
 lock_extension(void)
 {
-	Oid			extension = get_extension_oid("jobqueue", true);
+	Oid			extension = jq_catalog_extension();
 
 	if (OidIsValid(extension))
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);

@@ -19,6 +19,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/config.h"
 #include "base/db.h"
@@ -42,6 +43,7 @@
 #define WAIT_EVENT "JobqueueExecutorMain"
 #define CLAIM_MS 100			/* the work that a claim should bring */
 #define BATCHES_PER_CLAIM 4
+#define WEIGH_MS 1000			/* between two looks at the memory */
 
 static pg_uuid_t worker_id;
 static bool must_exit = false;	/* something is left to the scheduler */
@@ -152,11 +154,16 @@ may_go_on(void)
 static bool
 is_worn_out(void)
 {
+	static int64 weigh_at = 0;	/* by jq_clock_ms() */
+
 	if (jq_config_executor_max_jobs > 0 &&
 		jobs_run >= jq_config_executor_max_jobs)
 		return true;
-	return jq_config_executor_max_memory > 0 &&
-		MemoryContextMemAllocated(TopMemoryContext, true) >
+	/* Weighing costs as much as several jobs. */
+	if (jq_config_executor_max_memory == 0 || jq_clock_ms() < weigh_at)
+		return false;
+	weigh_at = jq_clock_ms() + WEIGH_MS;
+	return MemoryContextMemAllocated(TopMemoryContext, true) >
 		(Size) jq_config_executor_max_memory * 1024;
 }
 
