@@ -10,7 +10,7 @@ MODULE_big = jobqueue
 # One paragraph per layer; a layer knows its own directory and those below it.
 OBJS = src/jobqueue.o \
        src/worker/worker.o src/worker/launcher.o src/worker/scheduler.o \
-       src/worker/maintenance.o src/worker/executor.o src/worker/claimed.o \
+       src/worker/demand.o src/worker/maintenance.o src/worker/executor.o src/worker/claimed.o \
        src/worker/batch.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
@@ -33,7 +33,7 @@ OBJS = src/jobqueue.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
        src/base/plain.o src/base/trust.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
-       src/base/protect.o src/base/shared_state.o src/base/wake.o \
+       src/base/protect.o src/base/shared_state.o src/base/shared_jobs.o src/base/wake.o \
        src/base/fault.o
 
 DATA        = $(sort $(wildcard $(srcdir)/sql/jobqueue--*.sql))

@@ -13,7 +13,7 @@
  */
 #include "postgres.h"
 
-#include "base/shared_state.h"
+#include "base/shared_slots.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -24,69 +24,20 @@
 #include "utils/timestamp.h"
 
 #define START_TIMEOUT_MS 10000
-#define SUSPECT_MS 10000		/* how long a suspect job keeps others away */
-#define MAX_MARKS 64
-#define MAX_CANCELLED 64		/* claims of an executor that are remembered */
-#define MAX_DEATHS 64			/* that are remembered */
-
-/* A claim that was cancelled before it began. */
-typedef struct CancelledClaim
-{
-	int64		job_id;
-	int32		claim_no;
-} CancelledClaim;
-
-/* An executor that ended in the middle of a job. */
-typedef struct Death
-{
-	pg_uuid_t	worker;
-	int64		job_id;
-} Death;
-
-/* Fields that are not in JqWorkerInfo are nobody else's business. */
-typedef struct WorkerSlot
-{
-	bool		in_use;
-	uint32		generation;		/* grows with each reservation */
-	Latch	   *latch;			/* NULL: has not attached */
-	int32		claim_no;		/* of info.job_id */
-	bool		is_cancelled;	/* the running job is */
-	int			ncancelled;		/* of the claims that wait */
-	CancelledClaim cancelled[MAX_CANCELLED];
-	bool		waiting_taken;	/* see jq_shared_take_waiting */
-	TimestampTz suspect_at;		/* a suspect job was begun; 0: none */
-	JqWorkerInfo info;
-} WorkerSlot;
-
-typedef struct SharedState
-{
-	LWLock	   *lock;			/* guards everything but incarnation */
-	int64		incarnation;	/* never changes */
-	Latch	   *launcher_latch; /* NULL: not running */
-	int			nmarks;			/* MAX_MARKS + 1: too many */
-	Oid			marks[MAX_MARKS];
-	uint32		ndeaths;		/* ever; the last ones are kept */
-	Death		deaths[MAX_DEATHS];
-	int			nslots;
-	WorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];
-} SharedState;
 
 static shmem_request_hook_type next_request_hook = NULL;
 static shmem_startup_hook_type next_startup_hook = NULL;
-static SharedState *shared = NULL;
-static WorkerSlot *my_slot = NULL;
+
+JqSharedState *jq_slots_state = NULL;
+JqWorkerSlot *jq_slots_mine = NULL;
 
 static Size shared_size(void);
 static void request_memory(void);
 static void create_memory(void);
 static void release_slot(int code, Datum arg);
-static void note_death(const WorkerSlot *slot);
 static void wake_launcher(void);
 static void wake_schedulers(void);
-static bool was_cancelled(int64 job_id, int32 claim_no);
-static void keep_cancellation(void);
-static void set_job(int64 job_id, int32 claim_no, int waiting);
-static void retire_slot(WorkerSlot *slot);
+static void retire_slot(JqWorkerSlot *slot);
 
 void
 jq_shared_init(void)
@@ -100,8 +51,8 @@ jq_shared_init(void)
 static Size
 shared_size(void)
 {
-	return add_size(offsetof(SharedState, slots),
-					mul_size(max_worker_processes, sizeof(WorkerSlot)));
+	return add_size(offsetof(JqSharedState, slots),
+					mul_size(max_worker_processes, sizeof(JqWorkerSlot)));
 }
 
 static void
@@ -123,15 +74,15 @@ create_memory(void)
 		next_startup_hook();
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("jobqueue", shared_size(), &found);
+	jq_slots_state = ShmemInitStruct("jobqueue", shared_size(), &found);
 	if (!found)
 	{
-		memset(shared, 0, shared_size());
-		shared->lock = &GetNamedLWLockTranche("jobqueue")->lock;
-		shared->nslots = max_worker_processes;
-		while (shared->incarnation == 0)
-			if (!pg_strong_random(&shared->incarnation,
-								  sizeof(shared->incarnation)))
+		memset(jq_slots_state, 0, shared_size());
+		jq_slots_state->lock = &GetNamedLWLockTranche("jobqueue")->lock;
+		jq_slots_state->nslots = max_worker_processes;
+		while (jq_slots_state->incarnation == 0)
+			if (!pg_strong_random(&jq_slots_state->incarnation,
+								  sizeof(jq_slots_state->incarnation)))
 				elog(FATAL, "could not generate a random number");
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -140,13 +91,13 @@ create_memory(void)
 bool
 jq_shared_is_attached(void)
 {
-	return shared != NULL;
+	return jq_slots_state != NULL;
 }
 
 int64
 jq_shared_incarnation(void)
 {
-	return shared == NULL ? 0 : shared->incarnation;
+	return jq_slots_state == NULL ? 0 : jq_slots_state->incarnation;
 }
 
 const char *
@@ -185,7 +136,7 @@ jq_shared_state_name(JqWorkerState state)
 
 /* Whether a slot describes an executor, of this role and database if given. */
 static bool
-is_executor(const WorkerSlot *slot, Oid database, Oid role)
+is_executor(const JqWorkerSlot *slot, Oid database, Oid role)
 {
 	return slot->in_use &&
 		slot->info.kind == JQ_WORKER_EXECUTOR &&
@@ -194,12 +145,12 @@ is_executor(const WorkerSlot *slot, Oid database, Oid role)
 }
 
 /* The lock must be held. */
-static WorkerSlot *
+static JqWorkerSlot *
 find_scheduler(Oid database)
 {
-	for (int i = 0; i < shared->nslots; i++)
+	for (int i = 0; i < jq_slots_state->nslots; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		JqWorkerSlot *slot = &jq_slots_state->slots[i];
 
 		if (slot->in_use && slot->info.kind == JQ_WORKER_SCHEDULER &&
 			slot->info.database == database)
@@ -209,12 +160,12 @@ find_scheduler(Oid database)
 }
 
 /* The executor with this worker id.  The lock must be held. */
-static WorkerSlot *
-find_executor(const pg_uuid_t *worker)
+JqWorkerSlot *
+jq_slots_find_executor(const pg_uuid_t *worker)
 {
-	for (int i = 0; i < shared->nslots; i++)
+	for (int i = 0; i < jq_slots_state->nslots; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		JqWorkerSlot *slot = &jq_slots_state->slots[i];
 
 		if (is_executor(slot, InvalidOid, InvalidOid) &&
 			slot->info.has_worker_id &&
@@ -234,9 +185,9 @@ has_room(JqWorkerKind kind, Oid database, int max_executors)
 		return find_scheduler(database) == NULL;
 	if (kind != JQ_WORKER_EXECUTOR)
 		return true;
-	for (int i = 0; i < shared->nslots; i++)
-		if (is_executor(&shared->slots[i], InvalidOid, InvalidOid) &&
-			!shared->slots[i].info.is_stuck)
+	for (int i = 0; i < jq_slots_state->nslots; i++)
+		if (is_executor(&jq_slots_state->slots[i], InvalidOid, InvalidOid) &&
+			!jq_slots_state->slots[i].info.is_stuck)
 			executors++;
 	return executors < max_executors;
 }
@@ -245,13 +196,13 @@ bool
 jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
 				  int max_executors, JqWorkerRef *ref)
 {
-	WorkerSlot *slot = NULL;
+	JqWorkerSlot *slot = NULL;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
 	if (has_room(kind, database, max_executors))
-		for (int i = 0; i < shared->nslots && slot == NULL; i++)
-			if (!shared->slots[i].in_use)
-				slot = &shared->slots[i];
+		for (int i = 0; i < jq_slots_state->nslots && slot == NULL; i++)
+			if (!jq_slots_state->slots[i].in_use)
+				slot = &jq_slots_state->slots[i];
 	if (slot != NULL)
 	{
 		slot->in_use = true;
@@ -267,22 +218,22 @@ jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
 		slot->info.database = database;
 		slot->info.role = role;
 		slot->info.started_at = GetCurrentTimestamp();
-		ref->slot = slot - shared->slots;
+		ref->slot = slot - jq_slots_state->slots;
 		ref->generation = slot->generation;
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 	return slot != NULL;
 }
 
 void
 jq_shared_unreserve(const JqWorkerRef *ref)
 {
-	WorkerSlot *slot = &shared->slots[ref->slot];
+	JqWorkerSlot *slot = &jq_slots_state->slots[ref->slot];
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
 	if (slot->generation == ref->generation && slot->info.pid == 0)
 		slot->in_use = false;
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 }
 
 void
@@ -290,10 +241,10 @@ jq_shared_free_unstarted(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < shared->nslots; i++)
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < jq_slots_state->nslots; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		JqWorkerSlot *slot = &jq_slots_state->slots[i];
 
 		if (slot->in_use && slot->info.state == JQ_STATE_STARTING &&
 			slot->info.pid == 0 &&
@@ -301,46 +252,46 @@ jq_shared_free_unstarted(void)
 											   START_TIMEOUT_MS))
 			slot->in_use = false;
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 }
 
 void
 jq_shared_free_ended(Oid database)
 {
-	WorkerSlot *slot;
+	JqWorkerSlot *slot;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
 	slot = find_scheduler(database);
 	if (slot != NULL && slot->info.state == JQ_STATE_ENDED)
 		slot->in_use = false;
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 }
 
 bool
 jq_shared_attach(const JqWorkerRef *ref)
 {
-	WorkerSlot *slot;
+	JqWorkerSlot *slot;
 	bool		mine;
 
-	if (shared == NULL || ref->slot < 0 || ref->slot >= shared->nslots)
+	if (jq_slots_state == NULL || ref->slot < 0 || ref->slot >= jq_slots_state->nslots)
 		return false;
-	slot = &shared->slots[ref->slot];
+	slot = &jq_slots_state->slots[ref->slot];
 	before_shmem_exit(release_slot, (Datum) 0);
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
 	mine = slot->in_use && slot->generation == ref->generation;
 	if (mine)
 	{
-		my_slot = slot;
+		jq_slots_mine = slot;
 		slot->latch = MyLatch;
 		slot->info.pid = MyProcPid;
 		slot->info.started_at = GetCurrentTimestamp();
 		if (slot->info.kind == JQ_WORKER_LAUNCHER)
-			shared->launcher_latch = MyLatch;
+			jq_slots_state->launcher_latch = MyLatch;
 		if (slot->info.retire)
 			SetLatch(MyLatch);	/* nobody could before */
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 	return mine;
 }
 
@@ -351,86 +302,44 @@ jq_shared_attach(const JqWorkerRef *ref)
 static void
 release_slot(int code, Datum arg)
 {
-	WorkerSlot *slot = my_slot;
+	JqWorkerSlot *slot = jq_slots_mine;
 
 	if (slot == NULL)
 		return;
-	my_slot = NULL;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	jq_slots_mine = NULL;
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
 	slot->latch = NULL;
 	slot->info.pid = 0;
 	slot->info.state = JQ_STATE_ENDED;
 	if (slot->info.kind == JQ_WORKER_LAUNCHER)
-		shared->launcher_latch = NULL;
+		jq_slots_state->launcher_latch = NULL;
 	if (slot->info.kind != JQ_WORKER_SCHEDULER)
 		slot->in_use = false;
 	else
 		wake_launcher();
 	if (slot->info.kind == JQ_WORKER_EXECUTOR)
 	{
-		note_death(slot);
+		jq_slots_note_death(slot);
 		wake_schedulers();
 	}
-	LWLockRelease(shared->lock);
-}
-
-/* The lock must be held. */
-static void
-note_death(const WorkerSlot *slot)
-{
-	Death	   *death = &shared->deaths[shared->ndeaths % MAX_DEATHS];
-
-	if (slot->info.job_id == 0)
-		return;
-	death->worker = slot->info.worker_id;
-	death->job_id = slot->info.job_id;
-	shared->ndeaths++;
-}
-
-uint32
-jq_shared_deaths(void)
-{
-	uint32		ndeaths;
-
-	LWLockAcquire(shared->lock, LW_SHARED);
-	ndeaths = shared->ndeaths;
-	LWLockRelease(shared->lock);
-	return ndeaths;
-}
-
-bool
-jq_shared_died_of(const pg_uuid_t *worker, int64 *job_id)
-{
-	bool		found = false;
-
-	if (shared == NULL)
-		return false;
-	LWLockAcquire(shared->lock, LW_SHARED);
-	for (uint32 i = 0; i < Min(shared->ndeaths, MAX_DEATHS) && !found; i++)
-		if (memcmp(&shared->deaths[i].worker, worker, sizeof(pg_uuid_t)) == 0)
-		{
-			*job_id = shared->deaths[i].job_id;
-			found = true;
-		}
-	LWLockRelease(shared->lock);
-	return found;
+	LWLockRelease(jq_slots_state->lock);
 }
 
 /* The lock must be held. */
 static void
 wake_launcher(void)
 {
-	if (shared->launcher_latch != NULL)
-		SetLatch(shared->launcher_latch);
+	if (jq_slots_state->launcher_latch != NULL)
+		SetLatch(jq_slots_state->launcher_latch);
 }
 
 /* One of them may be waiting for room.  The lock must be held. */
 static void
 wake_schedulers(void)
 {
-	for (int i = 0; i < shared->nslots; i++)
+	for (int i = 0; i < jq_slots_state->nslots; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		JqWorkerSlot *slot = &jq_slots_state->slots[i];
 
 		if (slot->in_use && slot->info.kind == JQ_WORKER_SCHEDULER &&
 			slot->latch != NULL)
@@ -441,173 +350,37 @@ wake_schedulers(void)
 void
 jq_shared_report_state(JqWorkerState state)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (my_slot->info.state == JQ_STATE_STARTING &&
-		my_slot->info.kind == JQ_WORKER_SCHEDULER)
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	if (jq_slots_mine->info.state == JQ_STATE_STARTING &&
+		jq_slots_mine->info.kind == JQ_WORKER_SCHEDULER)
 		wake_launcher();		/* it starts one new scheduler at a time */
-	my_slot->info.state = state;
-	LWLockRelease(shared->lock);
+	jq_slots_mine->info.state = state;
+	LWLockRelease(jq_slots_state->lock);
 }
 
 void
 jq_shared_report_cycle(void)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	my_slot->info.last_cycle_at = GetCurrentTimestamp();
-	LWLockRelease(shared->lock);
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	jq_slots_mine->info.last_cycle_at = GetCurrentTimestamp();
+	LWLockRelease(jq_slots_state->lock);
 }
 
 void
 jq_shared_report_worker_id(const pg_uuid_t *worker)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	my_slot->info.worker_id = *worker;
-	my_slot->info.has_worker_id = true;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	jq_slots_mine->info.worker_id = *worker;
+	jq_slots_mine->info.has_worker_id = true;
+	LWLockRelease(jq_slots_state->lock);
 }
 
 void
 jq_shared_report_quiet(JqQuiet quiet)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	my_slot->info.quiet = quiet;
-	LWLockRelease(shared->lock);
-}
-
-void
-jq_shared_begin_batch(void)
-{
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	my_slot->waiting_taken = false;
-	my_slot->info.batch_no++;
-	my_slot->info.state = JQ_STATE_RUNNING;
-	LWLockRelease(shared->lock);
-}
-
-void
-jq_shared_end_batch(void)
-{
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	my_slot->info.waiting_jobs = 0;
-	my_slot->suspect_at = 0;
-	my_slot->ncancelled = 0;
-	LWLockRelease(shared->lock);
-}
-
-JqBegin
-jq_shared_begin_job(int64 job_id, int32 claim_no, int waiting)
-{
-	JqBegin		begin = JQ_BEGIN_NOW;
-
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (my_slot->waiting_taken)
-		begin = JQ_BEGIN_TAKEN;
-	else
-	{
-		if (was_cancelled(job_id, claim_no))
-			begin = JQ_BEGIN_CANCELLED;
-		set_job(job_id, claim_no, waiting);
-	}
-	LWLockRelease(shared->lock);
-	return begin;
-}
-
-bool
-jq_shared_resume_job(int64 job_id, int32 claim_no)
-{
-	bool		may_run;
-
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	may_run = !was_cancelled(job_id, claim_no);
-	set_job(job_id, claim_no, 0);
-	LWLockRelease(shared->lock);
-	return may_run;
-}
-
-/* While it was not the running one.  The lock must be held. */
-static bool
-was_cancelled(int64 job_id, int32 claim_no)
-{
-	for (int i = 0; i < my_slot->ncancelled; i++)
-		if (my_slot->cancelled[i].job_id == job_id &&
-			my_slot->cancelled[i].claim_no == claim_no)
-			return true;
-	return false;
-}
-
-/* Its batch may have to run it once more.  The lock must be held. */
-static void
-keep_cancellation(void)
-{
-	if (my_slot->is_cancelled && my_slot->ncancelled < MAX_CANCELLED)
-	{
-		CancelledClaim *claim = &my_slot->cancelled[my_slot->ncancelled++];
-
-		claim->job_id = my_slot->info.job_id;
-		claim->claim_no = my_slot->claim_no;
-	}
-	my_slot->is_cancelled = false;
-}
-
-/* The lock must be held. */
-static void
-set_job(int64 job_id, int32 claim_no, int waiting)
-{
-	keep_cancellation();
-	my_slot->claim_no = claim_no;
-	my_slot->info.job_id = job_id;
-	my_slot->info.waiting_jobs = waiting;
-	my_slot->info.job_started_at = GetCurrentTimestamp();
-	my_slot->info.is_stuck = false;
-}
-
-void
-jq_shared_end_job(void)
-{
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	keep_cancellation();
-	my_slot->info.is_stuck = false;
-	my_slot->info.job_id = 0;
-	LWLockRelease(shared->lock);
-}
-
-/* Without the lock: in a signal handler. */
-void
-jq_shared_report_stuck(void)
-{
-	volatile WorkerSlot *slot = my_slot;
-
-	if (slot != NULL)
-		slot->info.is_stuck = true;
-}
-
-bool
-jq_shared_begin_suspect(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	bool		alone = true;
-
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < shared->nslots; i++)
-	{
-		WorkerSlot *slot = &shared->slots[i];
-
-		if (slot != my_slot && slot->in_use && slot->suspect_at != 0 &&
-			now < TimestampTzPlusMilliseconds(slot->suspect_at, SUSPECT_MS))
-			alone = false;
-	}
-	if (alone)
-		my_slot->suspect_at = now;
-	LWLockRelease(shared->lock);
-	return alone;
-}
-
-void
-jq_shared_end_suspect(void)
-{
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	my_slot->suspect_at = 0;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	jq_slots_mine->info.quiet = quiet;
+	LWLockRelease(jq_slots_state->lock);
 }
 
 bool
@@ -615,19 +388,10 @@ jq_shared_should_retire(void)
 {
 	bool		retire;
 
-	LWLockAcquire(shared->lock, LW_SHARED);
-	retire = my_slot->info.retire;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
+	retire = jq_slots_mine->info.retire;
+	LWLockRelease(jq_slots_state->lock);
 	return retire;
-}
-
-/* Without the lock: it is reset by this process only, between jobs. */
-bool
-jq_shared_job_is_cancelled(void)
-{
-	volatile WorkerSlot *slot = my_slot;
-
-	return slot != NULL && slot->is_cancelled;
 }
 
 int
@@ -635,27 +399,27 @@ jq_shared_workers(JqWorkerInfo **workers)
 {
 	int			count = 0;
 
-	if (shared == NULL)
+	if (jq_slots_state == NULL)
 		return 0;
-	*workers = palloc(sizeof(JqWorkerInfo) * shared->nslots);
-	LWLockAcquire(shared->lock, LW_SHARED);
-	for (int i = 0; i < shared->nslots; i++)
-		if (shared->slots[i].in_use)
-			(*workers)[count++] = shared->slots[i].info;
-	LWLockRelease(shared->lock);
+	*workers = palloc(sizeof(JqWorkerInfo) * jq_slots_state->nslots);
+	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
+	for (int i = 0; i < jq_slots_state->nslots; i++)
+		if (jq_slots_state->slots[i].in_use)
+			(*workers)[count++] = jq_slots_state->slots[i].info;
+	LWLockRelease(jq_slots_state->lock);
 	return count;
 }
 
 bool
 jq_shared_find_scheduler(Oid database, JqWorkerInfo *info)
 {
-	WorkerSlot *slot;
+	JqWorkerSlot *slot;
 
-	LWLockAcquire(shared->lock, LW_SHARED);
+	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
 	slot = find_scheduler(database);
 	if (slot != NULL)
 		*info = slot->info;
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 	return slot != NULL;
 }
 
@@ -664,7 +428,7 @@ jq_shared_scheduler_is_running(Oid database)
 {
 	JqWorkerInfo info;
 
-	return shared != NULL && jq_shared_find_scheduler(database, &info) &&
+	return jq_slots_state != NULL && jq_shared_find_scheduler(database, &info) &&
 		info.pid != 0;
 }
 
@@ -673,11 +437,11 @@ jq_shared_executor_is_alive(const pg_uuid_t *worker)
 {
 	bool		alive;
 
-	if (shared == NULL)
+	if (jq_slots_state == NULL)
 		return false;
-	LWLockAcquire(shared->lock, LW_SHARED);
-	alive = find_executor(worker) != NULL;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
+	alive = jq_slots_find_executor(worker) != NULL;
+	LWLockRelease(jq_slots_state->lock);
 	return alive;
 }
 
@@ -685,10 +449,10 @@ void
 jq_shared_count_executors(Oid database, Oid role, JqExecutorCount *count)
 {
 	memset(count, 0, sizeof(*count));
-	LWLockAcquire(shared->lock, LW_SHARED);
-	for (int i = 0; i < shared->nslots; i++)
+	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
+	for (int i = 0; i < jq_slots_state->nslots; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		JqWorkerSlot *slot = &jq_slots_state->slots[i];
 
 		if (!is_executor(slot, database, role) || slot->info.is_stuck)
 			continue;
@@ -699,21 +463,21 @@ jq_shared_count_executors(Oid database, Oid role, JqExecutorCount *count)
 		else
 			count->running++;
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 }
 
 void
 jq_shared_wake_scheduler(Oid database)
 {
-	WorkerSlot *slot;
+	JqWorkerSlot *slot;
 
-	if (shared == NULL)
+	if (jq_slots_state == NULL)
 		return;
-	LWLockAcquire(shared->lock, LW_SHARED);
+	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
 	slot = find_scheduler(database);
 	if (slot != NULL && slot->latch != NULL)
 		SetLatch(slot->latch);
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 }
 
 int
@@ -721,12 +485,12 @@ jq_shared_wake_executors(Oid database, Oid role, int count)
 {
 	int			woken = 0;
 
-	if (shared == NULL)
+	if (jq_slots_state == NULL)
 		return 0;
-	LWLockAcquire(shared->lock, LW_SHARED);
-	for (int i = 0; i < shared->nslots && woken < count; i++)
+	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
+	for (int i = 0; i < jq_slots_state->nslots && woken < count; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		JqWorkerSlot *slot = &jq_slots_state->slots[i];
 
 		if (is_executor(slot, database, role) &&
 			slot->info.state == JQ_STATE_IDLE && slot->latch != NULL)
@@ -735,13 +499,13 @@ jq_shared_wake_executors(Oid database, Oid role, int count)
 			woken++;
 		}
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 	return woken;
 }
 
 /* The lock must be held. */
 static void
-retire_slot(WorkerSlot *slot)
+retire_slot(JqWorkerSlot *slot)
 {
 	slot->info.retire = true;
 	if (slot->latch != NULL)
@@ -751,43 +515,43 @@ retire_slot(WorkerSlot *slot)
 void
 jq_shared_retire(JqWorkerKind kind, Oid database)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < shared->nslots; i++)
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < jq_slots_state->nslots; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		JqWorkerSlot *slot = &jq_slots_state->slots[i];
 
 		if (slot->in_use && slot->info.kind == kind &&
 			slot->info.database == database && !slot->info.retire)
 			retire_slot(slot);
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 }
 
 bool
 jq_shared_retire_executor(Oid database, const pg_uuid_t *worker)
 {
-	WorkerSlot *slot;
+	JqWorkerSlot *slot;
 	bool		is_there;
 
-	if (shared == NULL)
+	if (jq_slots_state == NULL)
 		return false;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	slot = find_executor(worker);
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	slot = jq_slots_find_executor(worker);
 	is_there = slot != NULL && slot->info.database == database;
 	if (is_there && !slot->info.retire)
 		retire_slot(slot);
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 	return is_there;
 }
 
 /* How many executors the role of this one has there.  Lock must be held. */
 static int
-count_colleagues(const WorkerSlot *executor)
+count_colleagues(const JqWorkerSlot *executor)
 {
 	int			count = 0;
 
-	for (int i = 0; i < shared->nslots; i++)
-		if (is_executor(&shared->slots[i], executor->info.database,
+	for (int i = 0; i < jq_slots_state->nslots; i++)
+		if (is_executor(&jq_slots_state->slots[i], executor->info.database,
 						executor->info.role))
 			count++;
 	return count;
@@ -795,7 +559,7 @@ count_colleagues(const WorkerSlot *executor)
 
 /* Whether a should rather end than b.  The lock must be held. */
 static bool
-should_retire_before(const WorkerSlot *a, const WorkerSlot *b)
+should_retire_before(const JqWorkerSlot *a, const JqWorkerSlot *b)
 {
 	bool		a_is_idle = a->info.state == JQ_STATE_IDLE;
 	bool		b_is_idle = b->info.state == JQ_STATE_IDLE;
@@ -812,13 +576,13 @@ should_retire_before(const WorkerSlot *a, const WorkerSlot *b)
 void
 jq_shared_make_room(void)
 {
-	WorkerSlot *chosen = NULL;
+	JqWorkerSlot *chosen = NULL;
 	bool		is_waiting = false;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < shared->nslots; i++)
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < jq_slots_state->nslots; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		JqWorkerSlot *slot = &jq_slots_state->slots[i];
 
 		/* one that has just been started has something to do first */
 		if (!is_executor(slot, InvalidOid, InvalidOid) ||
@@ -831,71 +595,31 @@ jq_shared_make_room(void)
 	}
 	if (chosen != NULL && !is_waiting)
 		retire_slot(chosen);
-	LWLockRelease(shared->lock);
-}
-
-void
-jq_shared_cancel_job(const pg_uuid_t *worker, int64 job_id, int32 claim_no)
-{
-	WorkerSlot *slot;
-
-	if (shared == NULL)
-		return;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	slot = find_executor(worker);
-	if (slot != NULL && slot->info.job_id == job_id &&
-		slot->claim_no == claim_no)
-		slot->is_cancelled = true;
-	else if (slot != NULL && slot->ncancelled < MAX_CANCELLED)
-	{
-		slot->cancelled[slot->ncancelled].job_id = job_id;
-		slot->cancelled[slot->ncancelled++].claim_no = claim_no;
-	}
-	LWLockRelease(shared->lock);
-}
-
-bool
-jq_shared_take_waiting(const pg_uuid_t *worker, uint32 batch_no,
-					   int64 *job_id)
-{
-	WorkerSlot *slot;
-	bool		taken = false;
-
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	slot = find_executor(worker);
-	if (slot != NULL && slot->info.batch_no == batch_no &&
-		slot->info.job_id != 0 && slot->info.waiting_jobs > 0)
-	{
-		slot->waiting_taken = true;
-		*job_id = slot->info.job_id;
-		taken = true;
-	}
-	LWLockRelease(shared->lock);
-	return taken;
+	LWLockRelease(jq_slots_state->lock);
 }
 
 /* Also wakes the scheduler, which notices when the extension has gone. */
 void
 jq_shared_mark_database(Oid database)
 {
-	WorkerSlot *scheduler;
+	JqWorkerSlot *scheduler;
 	bool		is_marked = false;
 
-	if (shared == NULL)
+	if (jq_slots_state == NULL)
 		return;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < Min(shared->nmarks, MAX_MARKS); i++)
-		if (shared->marks[i] == database)
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < Min(jq_slots_state->nmarks, MAX_MARKS); i++)
+		if (jq_slots_state->marks[i] == database)
 			is_marked = true;
-	if (!is_marked && shared->nmarks < MAX_MARKS)
-		shared->marks[shared->nmarks++] = database;
+	if (!is_marked && jq_slots_state->nmarks < MAX_MARKS)
+		jq_slots_state->marks[jq_slots_state->nmarks++] = database;
 	else if (!is_marked)
-		shared->nmarks = MAX_MARKS + 1;
+		jq_slots_state->nmarks = MAX_MARKS + 1;
 	wake_launcher();
 	scheduler = find_scheduler(database);
 	if (scheduler != NULL && scheduler->latch != NULL)
 		SetLatch(scheduler->latch);
-	LWLockRelease(shared->lock);
+	LWLockRelease(jq_slots_state->lock);
 }
 
 int
@@ -903,11 +627,11 @@ jq_shared_take_marks(Oid *databases, int max, bool *all)
 {
 	int			count;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	*all = shared->nmarks > Min(max, MAX_MARKS);
-	count = Min(Min(shared->nmarks, MAX_MARKS), max);
-	memcpy(databases, shared->marks, sizeof(Oid) * count);
-	shared->nmarks = 0;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	*all = jq_slots_state->nmarks > Min(max, MAX_MARKS);
+	count = Min(Min(jq_slots_state->nmarks, MAX_MARKS), max);
+	memcpy(databases, jq_slots_state->marks, sizeof(Oid) * count);
+	jq_slots_state->nmarks = 0;
+	LWLockRelease(jq_slots_state->lock);
 	return count;
 }

@@ -1,0 +1,73 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared_slots.h
+ *	  The layout of what workers know of each other, for shared_state.c and
+ *	  shared_jobs.c only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_SHARED_SLOTS_H
+#define JQ_SHARED_SLOTS_H
+
+#include "postgres.h"
+
+#include "base/shared_state.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+#define MAX_MARKS 64
+#define MAX_CANCELLED 64		/* claims of an executor that are remembered */
+#define MAX_DEATHS 64			/* that are remembered */
+
+/* A claim that was cancelled before it began. */
+typedef struct CancelledClaim
+{
+	int64		job_id;
+	int32		claim_no;
+} CancelledClaim;
+
+/* An executor that ended in the middle of a job. */
+typedef struct Death
+{
+	pg_uuid_t	worker;
+	int64		job_id;
+} Death;
+
+/* Fields that are not in JqWorkerInfo are the business of these two files. */
+typedef struct JqWorkerSlot
+{
+	bool		in_use;
+	uint32		generation;		/* grows with each reservation */
+	Latch	   *latch;			/* NULL: has not attached */
+	int32		claim_no;		/* of info.job_id */
+	bool		is_cancelled;	/* the running job is */
+	int			ncancelled;		/* of the claims that wait */
+	CancelledClaim cancelled[MAX_CANCELLED];
+	bool		waiting_taken;	/* see jq_shared_take_waiting */
+	TimestampTz suspect_at;		/* a suspect job was begun; 0: none */
+	JqWorkerInfo info;
+} JqWorkerSlot;
+
+typedef struct JqSharedState
+{
+	LWLock	   *lock;			/* guards everything but incarnation */
+	int64		incarnation;	/* never changes */
+	Latch	   *launcher_latch; /* NULL: not running */
+	int			nmarks;			/* MAX_MARKS + 1: too many */
+	Oid			marks[MAX_MARKS];
+	uint32		ndeaths;		/* ever; the last ones are kept */
+	Death		deaths[MAX_DEATHS];
+	int			nslots;
+	JqWorkerSlot slots[FLEXIBLE_ARRAY_MEMBER];
+} JqSharedState;
+
+extern JqSharedState *jq_slots_state;	/* NULL: not preloaded */
+extern JqWorkerSlot *jq_slots_mine; /* NULL: this process is no worker */
+
+/* The executor with this worker id, or NULL.  The lock must be held. */
+extern JqWorkerSlot *jq_slots_find_executor(const pg_uuid_t *worker);
+
+/* Remembers in which job an executor ended.  The lock must be held. */
+extern void jq_slots_note_death(const JqWorkerSlot *slot);
+
+#endif							/* JQ_SHARED_SLOTS_H */

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * demand.h
+ *	  Which roles have due SQL jobs, and executors for them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_DEMAND_H
+#define JQ_DEMAND_H
+
+/*
+ * A unit of work of the scheduler: wakes and starts executors, ends jobs that
+ * cannot run as their role.  Runs transactions of its own.
+ */
+extern void jq_demand_serve(void *arg);
+
+#endif							/* JQ_DEMAND_H */
