@@ -331,11 +331,21 @@ CREATE FUNCTION _forget_truncated() RETURNS trigger
 AS $$
 DECLARE
 	is_empty boolean;
+	rel text;
 BEGIN
 	EXECUTE format('SELECT NOT EXISTS (SELECT FROM %I.jobs_queue)', TG_TABLE_SCHEMA) INTO is_empty;
-	IF is_empty THEN
-		EXECUTE format('TRUNCATE %1$I.job_runs, %1$I.job_logs, %1$I.job_dependencies', TG_TABLE_SCHEMA);
+	IF NOT is_empty THEN
+		RETURN NULL;
 	END IF;
+	FOREACH rel IN ARRAY '{job_runs,job_logs,job_dependencies}'::text[]
+	LOOP
+		BEGIN
+			EXECUTE format('TRUNCATE %I.%I', TG_TABLE_SCHEMA, rel);
+		EXCEPTION WHEN object_in_use THEN
+			-- Named in the same TRUNCATE, and empty by now; or read by a cursor.
+			EXECUTE format('DELETE FROM %I.%I', TG_TABLE_SCHEMA, rel);
+		END;
+	END LOOP;
 	RETURN NULL;
 END
 $$;

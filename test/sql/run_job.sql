@@ -120,6 +120,19 @@ SELECT enqueue_sql('SELECT count(job_log(''line '' || i)) FROM generate_series(1
 SELECT run_job(:id);
 SELECT count(*), max(message COLLATE "C") FROM job_logs WHERE job_id = :id;
 
+-- all of it at once, and what belongs to it
+BEGIN;
+DECLARE reader CURSOR FOR SELECT FROM job_logs;
+FETCH 1 FROM reader;
+SAVEPOINT s;
+TRUNCATE jobs_queue;
+ROLLBACK TO s;
+COMMIT;
+BEGIN;
+TRUNCATE jobs_queue, job_runs;
+SELECT (SELECT count(*) FROM jobs_queue), (SELECT count(*) FROM job_runs), (SELECT count(*) FROM job_logs);
+ROLLBACK;
+
 -- drain_jobs(): what is due, what that enqueues, and what fails
 TRUNCATE jobs_queue;
 SELECT count(*) FROM job_logs;
