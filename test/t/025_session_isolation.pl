@@ -117,14 +117,15 @@ my $superuser = $jobs->query('SELECT current_user');
 is($jobs->ended($id, 'result'), qq({"c": "$superuser", "s": "$superuser"}), 'a superuser who becomes another is the superuser again');
 $jobs->configure('jobqueue.allow_superuser_jobs' => 'off');
 
-# Deferred triggers
+# Deferred triggers; what is tried until it runs in company must bear repetition
 my @ids = $jobs->in_company(q{INSERT INTO watched VALUES ($2, 'a')}, q{SET ROLE friend; INSERT INTO watched VALUES ($2, 'b')},
 	q{INSERT INTO watched VALUES ($2, 'late failure')}, q{INSERT INTO watched VALUES ($2, 'c')}, q{SELECT count(*) AS x FROM effects WHERE what = 'deferred for alice' AND job_id = $2 - 1});
 is(ends('status, split_part(last_error, chr(10), 1)', @ids), "completed|\ncompleted|\nfailed|too late (P0001)\ncompleted|\ncompleted|", 'a deferred trigger fails its own job only');
 is($jobs->query("SELECT job_id - $ids[0], what FROM effects WHERE job_id BETWEEN $ids[0] AND $ids[-1] AND what LIKE 'deferred%' ORDER BY 1"),
 	"0|deferred for alice\n1|deferred for friend\n3|deferred for alice", 'each fires once, as the role of its job');
 is(ends('result', $ids[4]), '{"x": 1}', 'and before the next job begins');
-@ids = $jobs->in_company('SELECT 1', 'INSERT INTO children VALUES (98)', 'INSERT INTO parents VALUES (1); INSERT INTO children VALUES (1)', 'SELECT 1');
+@ids = $jobs->in_company('SELECT 1', 'INSERT INTO children VALUES (-1)',
+	'INSERT INTO children VALUES ($2); INSERT INTO parents VALUES ($2)', 'SELECT 1');
 like(ends('last_error', $ids[1]), qr/violates foreign key constraint .* \(23503\)/, 'a deferred foreign key fails its own job');
 is(ends('status', @ids), "completed\nfailed\ncompleted\ncompleted", 'only');
 
