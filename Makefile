@@ -26,7 +26,7 @@ OBJS = src/jobqueue.o \
        src/queue/dependencies.o src/queue/job_row.o \
        src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o src/queue/activity.o \
-       src/cron/expression.o src/cron/schedule.o src/cron/tasks.o \
+       src/cron/calendar.o src/cron/expression.o src/cron/schedule.o src/cron/tasks.o \
        src/body/body.o src/body/command.o src/body/current.o \
        src/body/journal.o src/body/session.o src/body/watch.o \
        src/base/config.o src/base/catalog.o src/base/db.o \

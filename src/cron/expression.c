@@ -5,7 +5,7 @@
  * A schedule is at most 256 bytes of printable ASCII.  It is split into words
  * first; its first word tells which of three grammars the others follow:
  *
- *	macro		@daily, ... stand for fields
+ *	macro		@daily, ... stand for fields, @reboot for itself
  *	interval	"every [N] seconds|minutes|hours|days", "@every 1h30m"
  *	fields		[second] minute hour day-of-month month day-of-week
  *
@@ -21,9 +21,10 @@
 
 #include <ctype.h>
 
+#include "cron/calendar.h"
 #include "cron/expression.h"
 
-#include "utils/datetime.h"
+#include "datatype/timestamp.h"
 
 #define MAX_INTERVAL_S	(INT64CONST(366) * SECS_PER_DAY)
 #define NUMBER_LIMIT	1000000000	/* larger numbers are read as this */
@@ -125,8 +126,6 @@ static bool read_nth_weekday(Cursor *cursor, int weekday);
 static bool read_value(Cursor *cursor, int *value);
 static bool read_name(Cursor *cursor, int *value);
 static bool read_number(Cursor *cursor, int *value);
-static bool has_date(const JqCronExpr *expr);
-static int	nearest_workday(int day, int ndays, int first_weekday);
 static bool word_is(const Cursor *cursor, const Word *word, const char *name);
 static char peek(const Cursor *cursor);
 static bool accept_char(Cursor *cursor, char expected);
@@ -161,43 +160,6 @@ jq_cron_parse(const char *schedule, size_t len, JqCronExpr *expr,
 	if (schedule[words[0].start] == '@')
 		return parse_macro(&cursor, words, nwords);
 	return parse_fields(&cursor, words, nwords);
-}
-
-uint64
-jq_cron_month_days(const JqCronExpr *expr, int year, int month)
-{
-	int			ndays = day_tab[isleap(year)][month - 1];
-	int			first_weekday = j2day(date2j(year, month, 1));
-	uint64		by_day = expr->values[JQ_CRON_DAY];
-	uint64		by_weekday = 0;
-	uint64		matching;
-
-	if (!(expr->values[JQ_CRON_MONTH] & BIT(month)))
-		return 0;
-
-	if (expr->last_day)
-		by_day |= BIT(ndays);
-	if (expr->last_workday)
-		by_day |= BIT(nearest_workday(ndays, ndays, first_weekday));
-	for (int day = 1; day <= ndays; day++)
-	{
-		int			weekday = (first_weekday + day - 1) % 7;
-		uint64		weekdays = expr->values[JQ_CRON_WEEKDAY];
-
-		weekdays |= expr->nth_weekdays[(day + 6) / 7];
-		if (day + 7 > ndays)
-			weekdays |= expr->last_weekdays;
-		if (weekdays & BIT(weekday))
-			by_weekday |= BIT(day);
-		if (expr->nearest_days & BIT(day))
-			by_day |= BIT(nearest_workday(day, ndays, first_weekday));
-	}
-
-	if (expr->is_star[JQ_CRON_DAY] || expr->is_star[JQ_CRON_WEEKDAY])
-		matching = by_day & by_weekday;
-	else
-		matching = by_day | by_weekday;
-	return matching & (BIT(ndays + 1) - BIT(1));
 }
 
 /*
@@ -253,7 +215,12 @@ parse_macro(Cursor *cursor, const Word *words, int nwords)
 	Word		fields[MAX_WORDS];
 
 	if (word_is(cursor, &words[0], "@reboot"))
-		return fail(cursor, words[0].start, "@reboot is not supported");
+	{
+		if (nwords > 1)
+			return fail(cursor, words[1].start, "nothing may follow @reboot");
+		cursor->expr->kind = JQ_CRON_REBOOT;
+		return true;
+	}
 
 	for (size_t i = 0; i < lengthof(macros); i++)
 	{
@@ -269,7 +236,7 @@ parse_macro(Cursor *cursor, const Word *words, int nwords)
 	}
 	return fail(cursor, words[0].start,
 				"only @yearly, @annually, @monthly, @weekly, @daily, "
-				"@midnight, @hourly and @every may start with \"@\"");
+				"@midnight, @hourly, @reboot and @every may start with \"@\"");
 }
 
 /* Read "every [N] unit"; words[0] is "every". */
@@ -347,7 +314,7 @@ parse_fields(Cursor *cursor, const Word *words, int nwords)
 		if (!parse_field(cursor, &words[i]))
 			return false;
 	}
-	if (has_date(expr))
+	if (jq_cron_has_date(expr))
 		return true;
 
 	cursor->spec = &field_specs[JQ_CRON_DAY];
@@ -599,37 +566,6 @@ read_number(Cursor *cursor, int *value)
 	}
 	*value = (int) number;
 	return true;
-}
-
-/*
- * Does any date match?  The 28 years from 2001 hold every kind of year there
- * is: each weekday as its first day, with and without February 29.
- */
-static bool
-has_date(const JqCronExpr *expr)
-{
-	for (int year = 2001; year <= 2028; year++)
-	{
-		for (int month = 1; month <= 12; month++)
-		{
-			if (jq_cron_month_days(expr, year, month) != 0)
-				return true;
-		}
-	}
-	return false;
-}
-
-/* Day from Monday to Friday that is nearest to day within its month. */
-static int
-nearest_workday(int day, int ndays, int first_weekday)
-{
-	int			weekday = (first_weekday + day - 1) % 7;
-
-	if (weekday == 6)
-		return day > 1 ? day - 1 : day + 2;
-	if (weekday == 0)
-		return day < ndays ? day + 1 : day - 2;
-	return day;
 }
 
 /* Is the word that name, in whatever case? */

@@ -11,7 +11,8 @@
 typedef enum JqCronKind
 {
 	JQ_CRON_FIELDS,				/* wall-clock times of a time zone */
-	JQ_CRON_INTERVAL			/* evenly spaced instants, zone irrelevant */
+	JQ_CRON_INTERVAL,			/* evenly spaced instants, zone irrelevant */
+	JQ_CRON_REBOOT				/* no instants: when the server starts */
 } JqCronKind;
 
 typedef enum JqCronField
@@ -62,11 +63,5 @@ typedef struct JqCronError
  */
 extern bool jq_cron_parse(const char *schedule, size_t len, JqCronExpr *expr,
 						  JqCronError *error);
-
-/*
- * Days of that month on which expr fires, as bits 1 to 31.  None if the month
- * is not among those of expr.
- */
-extern uint64 jq_cron_month_days(const JqCronExpr *expr, int year, int month);
 
 #endif							/* JQ_CRON_EXPRESSION_H */

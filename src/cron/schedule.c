@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "cron/calendar.h"
 #include "cron/schedule.h"
 
 #include "mb/pg_wchar.h"
@@ -94,7 +95,7 @@ jq_cron_next(const JqCronExpr *expr, TimestampTz after, TimestampTz anchor,
 {
 	int64		instant;
 
-	if (TIMESTAMP_IS_NOEND(after))
+	if (TIMESTAMP_IS_NOEND(after) || expr->kind == JQ_CRON_REBOOT)
 		return DT_NOEND;
 	after = Max(after, MIN_TIMESTAMP);
 	if (expr->kind == JQ_CRON_INTERVAL)

@@ -236,7 +236,7 @@ FROM unnest(ARRAY[
 	'0 0 30 2 *', '0 0 31 2 *', '0 0 31 2,4,6,9,11 *', '0 0 30-31 feb ?',
 	'0 0 31W 6 *', '*/5 0 0 30 2 *',
 	-- macros and intervals
-	'@', '@reboot', '@fortnightly', '@daily 5', '@ daily', '@dail', '@dailyy',
+	'@', '@reboot now', '@fortnightly', '@daily 5', '@ daily', '@dail', '@dailyy',
 	'every', 'every 5', 'every 0 minutes', 'every -1 minutes',
 	'every 5 weeks', 'every five minutes', 'every 5minutes', 'every 5m',
 	'every 5 minutes or so', 'every 5 s', 'every 5x minutes',
