@@ -26,14 +26,17 @@ OBJS = src/jobqueue.o \
        src/queue/dependencies.o src/queue/job_row.o \
        src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o src/queue/activity.o \
-       src/cron/calendar.o src/cron/expression.o src/cron/schedule.o src/cron/tasks.o \
+       src/cron/calendar.o src/cron/decide.o src/cron/definition.o \
+       src/cron/expression.o src/cron/plan.o src/cron/runs.o \
+       src/cron/schedule.o src/cron/store.o src/cron/task_row.o \
+       src/cron/tasks.o src/cron/template.o \
        src/body/body.o src/body/command.o src/body/current.o \
        src/body/journal.o src/body/session.o src/body/watch.o \
        src/base/config.o src/base/catalog.o src/base/db.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
        src/base/plain.o src/base/trust.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
-       src/base/protect.o src/base/shared_state.o src/base/shared_jobs.o src/base/wake.o \
+       src/base/columns.o src/base/interval.o src/base/protect.o src/base/shared_state.o src/base/shared_jobs.o src/base/wake.o \
        src/base/fault.o
 
 DATA        = $(sort $(wildcard $(srcdir)/sql/jobqueue--*.sql))

@@ -74,6 +74,8 @@ CREATE INDEX jobs_queue_live_owner ON jobs_queue_live
 	(owner, stage, priority, scheduled_at, id) WHERE job_type = 'sql';
 CREATE UNIQUE INDEX jobs_queue_live_unique_key ON jobs_queue_live
 	(job_type, unique_key) WHERE unique_key IS NOT NULL;
+CREATE INDEX jobs_queue_live_cron ON jobs_queue_live
+	(cron_task_id) WHERE cron_task_id IS NOT NULL;
 CREATE INDEX jobs_queue_live_group ON jobs_queue_live
 	(job_type, group_key, priority, scheduled_at, id) WHERE group_key IS NOT NULL;
 
@@ -223,25 +225,80 @@ CREATE TABLE cron_tasks (
 	stage text COLLATE "C" NOT NULL DEFAULT '',
 	priority smallint NOT NULL DEFAULT 0,
 	max_attempts smallint,
+	unique_key text COLLATE "C",
 	enabled boolean NOT NULL DEFAULT true,
+	catch_up text COLLATE "C" NOT NULL DEFAULT 'latest',
+	catch_up_limit integer NOT NULL DEFAULT 100,
+	start_deadline interval,
+	overlap text COLLATE "C" NOT NULL DEFAULT 'allow',
+	jitter interval,
+	run_on_start boolean NOT NULL DEFAULT false,
+	starts_at timestamptz,
+	ends_at timestamptz,
+	max_runs bigint,
+	description text,
 	next_run_at timestamptz,
+	planned_at timestamptz,
+	decided_until timestamptz,
+	start_seen_at timestamptz NOT NULL DEFAULT pg_postmaster_start_time(),
+	last_instant timestamptz,
 	last_enqueued_at timestamptz,
 	last_job_id bigint,
+	run_count bigint NOT NULL DEFAULT 0,
+	missed_count bigint NOT NULL DEFAULT 0,
+	skipped_count bigint NOT NULL DEFAULT 0,
 	disabled_reason text,
-	description text,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	updated_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT cron_tasks_pkey PRIMARY KEY (id),
 	CONSTRAINT cron_tasks_name_key UNIQUE (name)
-);
+) WITH (fillfactor = 80);
 ALTER SEQUENCE cron_tasks_id_seq OWNED BY cron_tasks.id;
-CREATE INDEX cron_tasks_due ON cron_tasks (next_run_at) WHERE enabled;
+CREATE INDEX cron_tasks_due ON cron_tasks (next_run_at, id) WHERE enabled;
+CREATE INDEX cron_tasks_on_start ON cron_tasks (start_seen_at) WHERE enabled AND run_on_start;
 COMMENT ON TABLE cron_tasks IS 'Recurring jobs; plain INSERT, UPDATE and DELETE are honoured at once';
 COMMENT ON COLUMN cron_tasks.schedule IS 'Cron expression or interval, as in "*/5 * * * *" or "every 30 seconds"';
 COMMENT ON COLUMN cron_tasks.timezone IS 'IANA name of the zone that the schedule is read in';
-COMMENT ON COLUMN cron_tasks.next_run_at IS 'The next planned instant; computed, NULL while disabled';
+COMMENT ON COLUMN cron_tasks.payload IS 'Of each job; {{cron.instant}} and the like in its strings stand for the run';
+COMMENT ON COLUMN cron_tasks.unique_key IS 'Of each job, with the same placeholders; a live job of that key skips the run';
+COMMENT ON COLUMN cron_tasks.catch_up IS 'Instants that passed unseen: none, latest (one job for all of them) or all';
+COMMENT ON COLUMN cron_tasks.catch_up_limit IS 'With catch_up all: at most so many, the newest; 1 to 1000';
+COMMENT ON COLUMN cron_tasks.start_deadline IS 'An instant that is later than this is missed; NULL: never, or after a minute with catch_up none';
+COMMENT ON COLUMN cron_tasks.overlap IS 'While a job of the task is queued, running or blocked: allow another, skip the run, or replace the job';
+COMMENT ON COLUMN cron_tasks.jitter IS 'Each job is scheduled up to so much after its instant; always the same for the same instant';
+COMMENT ON COLUMN cron_tasks.run_on_start IS 'One more run whenever the server has started';
+COMMENT ON COLUMN cron_tasks.starts_at IS 'No instants before; intervals count from it';
+COMMENT ON COLUMN cron_tasks.ends_at IS 'No instants after';
+COMMENT ON COLUMN cron_tasks.max_runs IS 'After so many runs the task is disabled';
+COMMENT ON COLUMN cron_tasks.next_run_at IS 'The next planned instant; computed, or set by hand for once; NULL: none';
+COMMENT ON COLUMN cron_tasks.planned_at IS 'When next_run_at was computed; NULL: it was set by hand';
+COMMENT ON COLUMN cron_tasks.decided_until IS 'The newest instant that was enqueued, skipped or missed';
+COMMENT ON COLUMN cron_tasks.start_seen_at IS 'The start of the server that run_on_start has served';
+COMMENT ON COLUMN cron_tasks.last_instant IS 'The instant of the newest job';
 COMMENT ON COLUMN cron_tasks.last_enqueued_at IS 'When a job of this task was last enqueued';
-COMMENT ON COLUMN cron_tasks.disabled_reason IS 'Why the scheduler disabled the task';
+COMMENT ON COLUMN cron_tasks.last_job_id IS 'The job that was enqueued last';
+COMMENT ON COLUMN cron_tasks.run_count IS 'Runs by schedule and by start of the server';
+COMMENT ON COLUMN cron_tasks.missed_count IS 'Instants that passed without a job, by catch_up and start_deadline';
+COMMENT ON COLUMN cron_tasks.skipped_count IS 'Runs that overlap or unique_key left out';
+COMMENT ON COLUMN cron_tasks.disabled_reason IS 'Why the task is disabled: by the scheduler, or as pause_cron_task() was told';
+
+-- What makes an instant happen once. No foreign key: TRUNCATE cron_tasks works.
+CREATE TABLE cron_runs (
+	task_id bigint NOT NULL,
+	instant timestamptz NOT NULL,
+	kind text COLLATE "C" NOT NULL,
+	job_id bigint,
+	skip_reason text,
+	decided_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT cron_runs_pkey PRIMARY KEY (task_id, instant),
+	CONSTRAINT cron_runs_kind_check CHECK (kind IN ('schedule', 'start', 'manual'))
+);
+CREATE INDEX cron_runs_instant ON cron_runs (instant);
+COMMENT ON TABLE cron_runs IS 'Which instant of which cron task became which job; kept for jobqueue.keep_cron_runs';
+COMMENT ON COLUMN cron_runs.instant IS 'Of the schedule; the start of the server; or when run_cron_task() was called, or was told';
+COMMENT ON COLUMN cron_runs.kind IS 'schedule, start (run_on_start) or manual (run_cron_task)';
+COMMENT ON COLUMN cron_runs.job_id IS 'NULL: the run was skipped';
+COMMENT ON COLUMN cron_runs.skip_reason IS 'Why there is no job';
 
 CREATE SEQUENCE event_subscriptions_id_seq;
 
@@ -373,6 +430,10 @@ CREATE FUNCTION _queue_status(
 COMMENT ON FUNCTION _queue_status() IS 'Whether the server works on the jobs of this database';
 CREATE FUNCTION _guard_cron_task() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_cron_task';
+CREATE FUNCTION _cron_tasks_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_cron_tasks_changed';
+CREATE FUNCTION _forget_cron_task() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_forget_cron_task';
 CREATE FUNCTION _guard_owned() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_owned';
 CREATE FUNCTION _server_workers() RETURNS TABLE (
@@ -586,7 +647,9 @@ CREATE FUNCTION current_job(
 		OUT correlation_id text,
 		OUT worker_id uuid,
 		OUT scheduled_at timestamptz,
-		OUT deadline timestamptz)
+		OUT deadline timestamptz,
+		OUT cron_task_id bigint,
+		OUT cron_instant timestamptz)
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_current_job';
 COMMENT ON FUNCTION current_job()
 	IS 'The SQL job that this session runs now; nulls when there is none';
@@ -710,7 +773,7 @@ BEGIN
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,enqueue_cron_tasks,cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -748,6 +811,7 @@ BEGIN
 			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'job_types'),
 			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'cron_tasks'),
 			('operator', 'SEQUENCE', 'USAGE', 'cron_tasks_id_seq'),
+			('operator', 'TABLE', 'SELECT', 'cron_runs'),
 			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'event_subscriptions'),
 			('operator', 'SEQUENCE', 'USAGE', 'event_subscriptions_id_seq'),
 			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'http_endpoints'),
@@ -796,10 +860,20 @@ CREATE FUNCTION schedule_cron_task(
 		max_attempts integer DEFAULT NULL,
 		stage text DEFAULT '',
 		enabled boolean DEFAULT true,
-		description text DEFAULT NULL)
+		description text DEFAULT NULL,
+		catch_up text DEFAULT 'latest',
+		catch_up_limit integer DEFAULT 100,
+		start_deadline interval DEFAULT NULL,
+		overlap text DEFAULT 'allow',
+		jitter interval DEFAULT NULL,
+		run_on_start boolean DEFAULT false,
+		starts_at timestamptz DEFAULT NULL,
+		ends_at timestamptz DEFAULT NULL,
+		max_runs bigint DEFAULT NULL,
+		unique_key text DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_schedule_cron_task';
-COMMENT ON FUNCTION schedule_cron_task(text, text, text, jsonb, text, integer, integer, text, boolean, text)
+COMMENT ON FUNCTION schedule_cron_task(text, text, text, jsonb, text, integer, integer, text, boolean, text, text, integer, interval, text, interval, boolean, timestamptz, timestamptz, bigint, text)
 	IS 'Creates or replaces the recurring job of that name and returns its id';
 
 CREATE FUNCTION schedule_sql(
@@ -813,11 +887,39 @@ CREATE FUNCTION schedule_sql(
 		enabled boolean DEFAULT true,
 		description text DEFAULT NULL,
 		run_as regrole DEFAULT NULL,
-		mode text DEFAULT NULL)
+		mode text DEFAULT NULL,
+		catch_up text DEFAULT 'latest',
+		catch_up_limit integer DEFAULT 100,
+		start_deadline interval DEFAULT NULL,
+		overlap text DEFAULT 'allow',
+		jitter interval DEFAULT NULL,
+		run_on_start boolean DEFAULT false,
+		starts_at timestamptz DEFAULT NULL,
+		ends_at timestamptz DEFAULT NULL,
+		max_runs bigint DEFAULT NULL,
+		unique_key text DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_schedule_sql';
-COMMENT ON FUNCTION schedule_sql(text, text, text, jsonb, text, integer, integer, boolean, text, regrole, text)
+COMMENT ON FUNCTION schedule_sql(text, text, text, jsonb, text, integer, integer, boolean, text, regrole, text, text, integer, interval, text, interval, boolean, timestamptz, timestamptz, bigint, text)
 	IS 'Creates or replaces a recurring SQL statement, which the server runs as run_as (NULL: the caller, or the owner that the task has)';
+
+CREATE FUNCTION run_cron_task(name text, instant timestamptz DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_run_cron_task';
+COMMENT ON FUNCTION run_cron_task(text, timestamptz)
+	IS 'Enqueues a job of a recurring job now, for an instant (NULL: for now), and returns its id; the schedule goes on as it was';
+
+CREATE FUNCTION pause_cron_task(name text, reason text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_pause_cron_task';
+COMMENT ON FUNCTION pause_cron_task(text, text)
+	IS 'Disables a recurring job until resume_cron_task(); false when it is disabled already';
+
+CREATE FUNCTION resume_cron_task(name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_resume_cron_task';
+COMMENT ON FUNCTION resume_cron_task(text)
+	IS 'Enables a recurring job again, from its next instant on; false when it is enabled already';
 
 CREATE FUNCTION unschedule_cron_task(name text)
 	RETURNS boolean
@@ -903,7 +1005,12 @@ CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON database_
 	FOR EACH STATEMENT EXECUTE FUNCTION _activity_changed();
 ALTER TABLE database_identity ENABLE ALWAYS TRIGGER changed;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON cron_tasks
-	FOR EACH ROW EXECUTE FUNCTION _guard_cron_task('name', 'schedule', 'timezone', 'job_type', 'payload', 'stage');
+	FOR EACH ROW EXECUTE FUNCTION _guard_cron_task('name', 'schedule', 'timezone', 'job_type', 'payload', 'stage', 'unique_key');
+CREATE TRIGGER forget AFTER DELETE ON cron_tasks
+	FOR EACH ROW EXECUTE FUNCTION _forget_cron_task();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cron_tasks
+	FOR EACH STATEMENT EXECUTE FUNCTION _cron_tasks_changed();
+ALTER TABLE cron_tasks ENABLE ALWAYS TRIGGER changed;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON http_endpoints
 	FOR EACH ROW EXECUTE FUNCTION _guard_owned('name', 'url', 'method', 'headers', 'signing_secret', 'tls_ca');
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON event_subscriptions
@@ -940,11 +1047,19 @@ CREATE VIEW dead_letter_jobs AS
 COMMENT ON VIEW dead_letter_jobs IS 'Jobs that ended without success, for redrive';
 
 CREATE VIEW cron_overview AS
-	SELECT t.id, t.name, t.schedule, t.timezone, t.job_type, t.owner, t.enabled, t.next_run_at,
-		t.last_enqueued_at, t.last_job_id, q.status AS last_job_status, t.disabled_reason
+	SELECT t.id, t.name, t.owner, t.schedule, t.timezone, t.job_type, t.enabled, t.disabled_reason,
+		t.next_run_at,
+		CASE WHEN t.enabled AND t.next_run_at < now() THEN now() - t.next_run_at END AS late_by,
+		t.last_instant, t.last_enqueued_at, t.last_enqueued_at - t.last_instant AS last_lateness,
+		t.last_job_id, coalesce(q.status, r.status) AS last_job_status,
+		t.run_count, t.missed_count, t.skipped_count
 	FROM cron_tasks t
-		LEFT JOIN jobs_queue q ON q.id = t.last_job_id;
-COMMENT ON VIEW cron_overview IS 'Recurring jobs with their next and last runs';
+		LEFT JOIN jobs_queue q ON q.id = t.last_job_id
+		LEFT JOIN LATERAL (
+			SELECT j.status FROM job_runs j
+			WHERE j.job_id = t.last_job_id AND q.id IS NULL
+			ORDER BY j.claim_no DESC LIMIT 1) r ON true;
+COMMENT ON VIEW cron_overview IS 'Recurring jobs with their next and last runs, how late they were, and what was left out';
 
 CREATE VIEW job_workers AS
 	SELECT 'external' AS kind, w.worker_id, r.name, r.registered_by AS role, NULL::integer AS pid,
@@ -1035,7 +1150,7 @@ DECLARE
 	t text;
 BEGIN
 	FOREACH t IN ARRAY '{jobs_queue_live,jobs_queue_done,jobs_queue_id_seq,job_runs,job_logs,job_logs_id_seq,
-		http_endpoints,job_types,cron_tasks,cron_tasks_id_seq,event_subscriptions,
+		http_endpoints,job_types,cron_tasks,cron_tasks_id_seq,cron_runs,event_subscriptions,
 		event_subscriptions_id_seq,job_dependencies,registered_workers,
 		worker_stops,database_identity}'::text[]
 	LOOP

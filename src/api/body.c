@@ -33,6 +33,8 @@ enum CurrentJobColumn
 	CURRENT_WORKER_ID,
 	CURRENT_SCHEDULED_AT,
 	CURRENT_DEADLINE,
+	CURRENT_CRON_TASK_ID,
+	CURRENT_CRON_INSTANT,
 	CURRENT_NCOLUMNS
 };
 
@@ -67,6 +69,10 @@ jobqueue_current_job(PG_FUNCTION_ARGS)
 		values[CURRENT_SCHEDULED_AT] = TimestampTzGetDatum(job->scheduled_at);
 		nulls[CURRENT_DEADLINE] = TIMESTAMP_NOT_FINITE(job->deadline);
 		values[CURRENT_DEADLINE] = TimestampTzGetDatum(job->deadline);
+		nulls[CURRENT_CRON_TASK_ID] = job->cron_task_id == 0;
+		values[CURRENT_CRON_TASK_ID] = Int64GetDatum(job->cron_task_id);
+		nulls[CURRENT_CRON_INSTANT] = TIMESTAMP_NOT_FINITE(job->cron_instant);
+		values[CURRENT_CRON_INSTANT] = TimestampTzGetDatum(job->cron_instant);
 	}
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type),
 													  values, nulls)));

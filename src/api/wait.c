@@ -23,6 +23,7 @@
 #include "api/arguments.h"
 #include "base/compat.h"
 #include "base/config.h"
+#include "base/interval.h"
 #include "queue/backoff.h"
 #include "queue/claim.h"
 #include "queue/lanes.h"

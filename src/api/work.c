@@ -18,6 +18,7 @@
 #include "api/arguments.h"
 #include "base/catalog.h"
 #include "base/config.h"
+#include "base/interval.h"
 #include "base/names.h"
 #include "base/scope.h"
 #include "base/statement.h"

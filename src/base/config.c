@@ -21,6 +21,7 @@
 
 #define SECONDS_PER_DAY (24 * 60 * 60)
 #define MS_PER_HOUR (60 * 60 * 1000)
+#define MINUTES_PER_DAY (24 * 60)
 
 bool		jq_config_launcher = true;
 bool		jq_config_allow_superuser_jobs = false;
@@ -44,6 +45,7 @@ int			jq_config_cancel_grace = 3000;
 int			jq_config_max_log_lines = 100;
 int			jq_config_crash_limit = 2;
 int			jq_config_max_payload = 1024;
+int			jq_config_keep_cron_runs = 3 * MINUTES_PER_DAY;
 bool		jq_config_async_claim = false;
 int			jq_config_debug_claim_path = JQ_CLAIM_PATH_AUTO;
 int			jq_config_log_level = LOG;
@@ -166,6 +168,10 @@ define_integers(void)
 	define_integer("jobqueue.executor_max_memory",
 				   "Sets at how much memory an executor gives way to a new one; 0 is never.",
 				   &jq_config_executor_max_memory, 0, INT_MAX, GUC_UNIT_KB);
+	define_integer("jobqueue.keep_cron_runs",
+				   "Sets how long cron_runs remembers which instants of cron tasks were enqueued.",
+				   &jq_config_keep_cron_runs, MINUTES_PER_DAY,
+				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
 	define_integer("jobqueue.lease",
 				   "Sets how long a worker may stay silent before its job is taken back.",
 				   &jq_config_lease, 1, SECONDS_PER_DAY, GUC_UNIT_S);

@@ -42,6 +42,7 @@ extern int	jq_config_cancel_grace; /* ms */
 extern int	jq_config_max_log_lines;
 extern int	jq_config_crash_limit;
 extern int	jq_config_max_payload;	/* kB */
+extern int	jq_config_keep_cron_runs;	/* min */
 extern bool jq_config_async_claim;	/* context user */
 extern int	jq_config_debug_claim_path; /* JqClaimPath; context user */
 extern int	jq_config_log_level;	/* DEBUG1, LOG, WARNING or ERROR */

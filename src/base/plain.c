@@ -43,7 +43,7 @@ static const char *const own_checks[] = {
 /* The only partial indexes, whose predicates call nothing of the users'. */
 static const char *const own_partial_indexes[] = {
 	"jobs_queue_live_owner", "jobs_queue_live_unique_key",
-	"jobs_queue_live_group"
+	"jobs_queue_live_group", "jobs_queue_live_cron"
 };
 
 static bool look_if_plain(Relation rel);

@@ -13,14 +13,12 @@
 
 #include "base/protect.h"
 
-static bool fault_is_lasting(const ErrorData *fault);
-
 ErrorData *
 jq_protect(void (*work) (void *arg), void *arg)
 {
 	ErrorData  *fault = jq_attempt(work, arg);
 
-	if (fault != NULL && !fault_is_lasting(fault))
+	if (fault != NULL && !jq_error_is_lasting(fault))
 		ReThrowError(fault);
 	return fault;
 }
@@ -52,8 +50,8 @@ jq_attempt(void (*work) (void *arg), void *arg)
 	return fault;
 }
 
-static bool
-fault_is_lasting(const ErrorData *fault)
+bool
+jq_error_is_lasting(const ErrorData *fault)
 {
 	switch (ERRCODE_TO_CATEGORY(fault->sqlerrcode))
 	{

@@ -23,4 +23,7 @@ extern ErrorData *jq_protect(void (*work) (void *arg), void *arg);
 /* The same, but every error is returned. */
 extern ErrorData *jq_attempt(void (*work) (void *arg), void *arg);
 
+/* Whether an error is none of those that may be gone at the next try. */
+extern bool jq_error_is_lasting(const ErrorData *fault);
+
 #endif							/* JQ_PROTECT_H */

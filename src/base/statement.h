@@ -12,7 +12,7 @@
 
 #include "executor/spi.h"
 
-#define JQ_STATEMENT_MAX_ARGS 16
+#define JQ_STATEMENT_MAX_ARGS 24
 
 /*
  * A static, initialised with text, nargs and argtypes.  In the text "@."

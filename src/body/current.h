@@ -26,6 +26,8 @@ typedef struct JqCurrentJob
 	const char *correlation_id; /* or NULL */
 	TimestampTz scheduled_at;
 	TimestampTz deadline;		/* DT_NOEND: none */
+	int64		cron_task_id;	/* 0: none */
+	TimestampTz cron_instant;	/* DT_NOEND: none */
 } JqCurrentJob;
 
 /* NULL: no body runs. */

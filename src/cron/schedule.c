@@ -40,6 +40,15 @@
 static TimestampTz next_of_interval(int64 interval_s, TimestampTz after,
 									TimestampTz anchor);
 static int64 next_of_fields(const JqCronExpr *expr, int64 after, pg_tz *zone);
+static bool fires_once(const JqCronExpr *expr);
+static int64 count_of_interval(int64 interval_s, TimestampTz after,
+							   TimestampTz upto, TimestampTz anchor);
+static int64 count_of_fields(const JqCronExpr *expr, int64 after, int64 upto,
+							 pg_tz *zone);
+static int64 count_local_times(const JqCronExpr *expr, int64 from, int64 end);
+static int64 count_days(const JqCronExpr *expr, int64 from, int64 end);
+static int64 count_times_of_day(const JqCronExpr *expr, int end);
+static int	count_below(uint64 set, int end);
 static int64 segment_end(int64 instant, pg_tz *zone, int64 *offset);
 static int64 next_local_time(const JqCronExpr *expr, int64 from);
 static bool next_date(const JqCronExpr *expr, int *year, int *month, int *day);
@@ -139,10 +148,8 @@ next_of_fields(const JqCronExpr *expr, int64 after, pg_tz *zone)
 {
 	int64		start = after - LOOK_BACK_S;
 	int64		high = PG_INT64_MIN;
-	bool		fires_once;
+	bool		is_fixed = fires_once(expr);
 
-	fires_once = !(expr->is_star[JQ_CRON_MINUTE] ||
-				   expr->is_star[JQ_CRON_HOUR]);
 	while (start < END_OF_SEARCH)
 	{
 		int64		offset;
@@ -150,7 +157,7 @@ next_of_fields(const JqCronExpr *expr, int64 after, pg_tz *zone)
 		int64		from = Max(start, after + 1) + offset;
 		int64		local;
 
-		if (fires_once)
+		if (is_fixed)
 			from = start > after ? high : Max(from, high);
 		local = next_local_time(expr, from);
 		if (local < end + offset)
@@ -159,6 +166,140 @@ next_of_fields(const JqCronExpr *expr, int64 after, pg_tz *zone)
 		start = end;
 	}
 	return PG_INT64_MAX;
+}
+
+/* Does each local time fire once, whatever the clock does? */
+static bool
+fires_once(const JqCronExpr *expr)
+{
+	return !expr->is_star[JQ_CRON_MINUTE] && !expr->is_star[JQ_CRON_HOUR];
+}
+
+int64
+jq_cron_count(const JqCronExpr *expr, TimestampTz after, TimestampTz upto,
+			  TimestampTz anchor, pg_tz *zone)
+{
+	if (upto <= after || expr->kind == JQ_CRON_REBOOT)
+		return 0;
+	if (expr->kind == JQ_CRON_INTERVAL)
+		return count_of_interval(expr->interval_s, after, upto, anchor);
+	return count_of_fields(expr,
+						   floor_divide(after, USECS_PER_SEC) + UNIX_TO_POSTGRES_S,
+						   floor_divide(upto, USECS_PER_SEC) + UNIX_TO_POSTGRES_S,
+						   zone);
+}
+
+static int64
+count_of_interval(int64 interval_s, TimestampTz after, TimestampTz upto,
+				  TimestampTz anchor)
+{
+	TimestampTz first = next_of_interval(interval_s, after, anchor);
+
+	return first > upto ? 0 :
+		(upto - first) / (interval_s * USECS_PER_SEC) + 1;
+}
+
+/* Goes through the segments as next_of_fields() does. */
+static int64
+count_of_fields(const JqCronExpr *expr, int64 after, int64 upto, pg_tz *zone)
+{
+	int64		start = after - LOOK_BACK_S;
+	int64		high = PG_INT64_MIN;
+	int64		count = 0;
+	bool		is_fixed = fires_once(expr);
+
+	while (start <= upto && start < END_OF_SEARCH)
+	{
+		int64		offset;
+		int64		end = segment_end(start, zone, &offset);
+		int64		from = Max(start, after + 1) + offset;
+		int64		local_end = Min(end, upto + 1) + offset;
+
+		if (is_fixed && start > after && high < from)
+		{
+			/* what lay in the gap fires with what its end shows */
+			if (next_local_time(expr, high) <= from)
+				count++;
+			from++;
+		}
+		else if (is_fixed)
+			from = Max(from, high);
+		count += count_local_times(expr, from, local_end);
+		high = Max(high, end + offset);
+		start = end;
+	}
+	return count;
+}
+
+/* How many local times fire from "from" on and before "end". */
+static int64
+count_local_times(const JqCronExpr *expr, int64 from, int64 end)
+{
+	int64		first_day;
+	int64		last_day;
+	int64		count;
+
+	if (from >= end)
+		return 0;
+	first_day = floor_divide(from, SECS_PER_DAY);
+	last_day = floor_divide(end, SECS_PER_DAY);
+	count = count_days(expr, first_day, last_day) *
+		count_times_of_day(expr, SECS_PER_DAY);
+	if (count_days(expr, first_day, first_day + 1) > 0)
+		count -= count_times_of_day(expr, (int) (from - first_day * SECS_PER_DAY));
+	if (count_days(expr, last_day, last_day + 1) > 0)
+		count += count_times_of_day(expr, (int) (end - last_day * SECS_PER_DAY));
+	return count;
+}
+
+/* How many dates match, from one day number on and before another. */
+static int64
+count_days(const JqCronExpr *expr, int64 from, int64 end)
+{
+	int64		count = 0;
+
+	while (from < end)
+	{
+		int			year;
+		int			month;
+		int			day;
+		int64		ndays;
+		uint64		matching;
+
+		j2date((int) from + UNIX_EPOCH_JDATE, &year, &month, &day);
+		ndays = Min(day_tab[isleap(year)][month - 1] - day + 1, end - from);
+		matching = jq_cron_month_days(expr, year, month) >> day;
+		count += count_below(matching, (int) ndays);
+		from += ndays;
+	}
+	return count;
+}
+
+/* How many times of day match before that second of the day. */
+static int64
+count_times_of_day(const JqCronExpr *expr, int end)
+{
+	const uint64 *values = expr->values;
+	int			hour = end / SECS_PER_HOUR;
+	int			minute = end / SECS_PER_MINUTE % MINS_PER_HOUR;
+	int			seconds = count_below(values[JQ_CRON_SECOND], SECS_PER_MINUTE);
+	int			minutes = count_below(values[JQ_CRON_MINUTE], MINS_PER_HOUR);
+	int64		count = (int64) count_below(values[JQ_CRON_HOUR], hour) * minutes * seconds;
+
+	if ((values[JQ_CRON_HOUR] >> hour) & 1)
+	{
+		count += count_below(values[JQ_CRON_MINUTE], minute) * seconds;
+		if ((values[JQ_CRON_MINUTE] >> minute) & 1)
+			count += count_below(values[JQ_CRON_SECOND], end % SECS_PER_MINUTE);
+	}
+	return count;
+}
+
+/* How many members of the set are smaller than "end", at most 63. */
+static int
+count_below(uint64 set, int end)
+{
+	return pg_popcount64(set & ((UINT64CONST(1) << end) - 1));
 }
 
 /*

@@ -36,4 +36,12 @@ extern pg_tz *jq_cron_zone(const char *name);
 extern TimestampTz jq_cron_next(const JqCronExpr *expr, TimestampTz after,
 								TimestampTz anchor, pg_tz *zone);
 
+/*
+ * How many instants jq_cron_next() finds after "after" and up to "upto", both
+ * finite.  Takes time by the months and clock changes between them, not by
+ * the instants.
+ */
+extern int64 jq_cron_count(const JqCronExpr *expr, TimestampTz after,
+						   TimestampTz upto, TimestampTz anchor, pg_tz *zone);
+
 #endif							/* JQ_CRON_SCHEDULE_H */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * tasks.h
- *	  Cron tasks: rows of cron_tasks that become jobs.
+ *	  Definitions of cron tasks, and their plans.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,16 +10,17 @@
 
 #include "postgres.h"
 
-#include "datatype/timestamp.h"
+/*
+ * Whether somebody may have changed a definition since the last call, or this
+ * is the first.  What enqueues tasks is no such change.
+ */
+extern bool jq_tasks_have_changed(void);
 
 /*
- * Enqueues a job for every due task that nobody else is working on and
- * returns how many.  A task with a fault is disabled with a reason; the
- * others go on.  Enters a scope of its own.
+ * Computes the plans anew that the clock or the rules of a time zone have left
+ * behind, but not those that were set by hand or are due.  Returns how many it
+ * changed.  Enters a scope of its own.
  */
-extern int	jq_tasks_enqueue_due(void);
-
-/* The earliest next_run_at of all enabled tasks; DT_NOEND: none. */
-extern TimestampTz jq_tasks_next_due(void);
+extern int	jq_tasks_replan(void);
 
 #endif							/* JQ_TASKS_H */

@@ -9,7 +9,6 @@
 
 #include <math.h>
 
-#include "common/int.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -18,6 +17,7 @@
 
 #include "base/compat.h"
 #include "base/config.h"
+#include "base/interval.h"
 #include "queue/backoff.h"
 
 #define MAX_DELAY_US (366 * USECS_PER_DAY)
@@ -153,27 +153,4 @@ jq_backoff_delay(const JqBackoff *backoff, int attempt, double random)
 		delay = (double) backoff->max_delay_us;
 	delay *= 1 + backoff->jitter * (2 * random - 1);
 	return (int64) rint(delay);
-}
-
-int64
-jq_interval_us(const Interval *interval, const char *argument,
-			   int64 min_us, int64 max_us)
-{
-	int64		us = 0;
-	bool		is_legal = interval->month == 0 &&
-	!pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &us) &&
-	!pg_add_s64_overflow(us, interval->time, &us);
-
-	if (interval->month != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not contain months or years", argument),
-				 errhint("Give it in days or smaller units.")));
-	if (!is_legal || us < min_us || us > max_us)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be %s and at most " INT64_FORMAT " seconds",
-						argument, min_us > 0 ? "positive" : "zero or more",
-						max_us / USECS_PER_SEC)));
-	return us;
 }

@@ -46,11 +46,4 @@ extern void jq_backoff_default(JqBackoff *backoff);
 extern int64 jq_backoff_delay(const JqBackoff *backoff, int attempt,
 							  double random);
 
-/*
- * Length of an interval in microseconds.  Raises 22023, naming "argument",
- * unless it lies between min_us and max_us and has no months part.
- */
-extern int64 jq_interval_us(const Interval *interval, const char *argument,
-							int64 min_us, int64 max_us);
-
 #endif							/* JQ_BACKOFF_H */

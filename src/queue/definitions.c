@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/interval.h"
 #include "base/names.h"
 #include "base/ownership.h"
 #include "base/rows.h"

@@ -35,6 +35,7 @@
 
 #include "base/catalog.h"
 #include "base/compat.h"
+#include "base/interval.h"
 #include "base/names.h"
 #include "base/ownership.h"
 #include "base/scope.h"

@@ -51,6 +51,14 @@ jq_job_body_read(TupleTableSlot *slot, const pg_uuid_t *worker, Oid role,
 	current->deadline = DT_NOEND;
 	current->correlation_id = row.has_correlation_id ?
 		TextDatumGetCString(row.correlation_id) : NULL;
+	current->cron_task_id =
+		DatumGetInt64(slot_getattr(slot, JQ_JOB_CRON_TASK_ID, &isnull));
+	if (isnull)
+		current->cron_task_id = 0;
+	current->cron_instant =
+		DatumGetTimestampTz(slot_getattr(slot, JQ_JOB_CRON_INSTANT, &isnull));
+	if (isnull)
+		current->cron_instant = DT_NOEND;
 	payload = slot_getattr(slot, JQ_JOB_PAYLOAD, &isnull);
 	body->payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(payload));
 	body->crashes = row.crashes;

@@ -23,6 +23,7 @@
 
 #include "base/catalog.h"
 #include "base/config.h"
+#include "base/interval.h"
 #include "base/scope.h"
 #include "base/statement.h"
 #include "queue/job_types.h"

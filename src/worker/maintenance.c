@@ -9,6 +9,7 @@
 
 #include "worker/maintenance.h"
 
+#include "base/config.h"
 #include "base/db.h"
 #include "base/protect.h"
 #include "base/scope.h"
@@ -43,6 +44,20 @@ static JqStatement prune_statement = {
 	"SELECT count(*) FROM gone",
 	.nargs = 3,
 	.argtypes = {TEXTOID, TIMESTAMPTZOID, INT8OID}
+};
+
+static JqStatement prune_runs_statement = {
+	.text = "WITH gone AS (DELETE FROM @.cron_runs WHERE (task_id, instant) IN "
+	"(SELECT r.task_id, r.instant FROM @.cron_runs r WHERE r.instant < $1 "
+	"ORDER BY r.instant LIMIT $2) RETURNING 1) SELECT count(*) FROM gone",
+	.nargs = 2,
+	.argtypes = {TIMESTAMPTZOID, INT8OID}
+};
+
+static JqStatement old_runs_statement = {
+	.text = "SELECT EXISTS (SELECT FROM @.cron_runs WHERE instant < $1)",
+	.nargs = 1,
+	.argtypes = {TIMESTAMPTZOID}
 };
 
 /* Jobs whose owner has been dropped. */
@@ -103,6 +118,8 @@ static void disown(void *arg);
 static void disown_definitions(void);
 static List *list_retentions(void);
 static int64 prune_batch(const Retention *retention);
+static bool has_old_runs(TimestampTz until);
+static int64 prune_runs(TimestampTz until);
 
 void
 jq_maintenance_watch_running(void *arg)
@@ -372,6 +389,56 @@ prune_batch(const Retention *retention)
 	values[1] = TimestampTzGetDatum(retention->finished_until);
 	values[2] = Int64GetDatum(PRUNE_BATCH);
 	(void) jq_statement_execute(&prune_statement, values, NULL, 0);
+	deleted = DatumGetInt64(jq_statement_value(0, 1));
+	jq_scope_leave();
+	jq_db_commit();
+	return deleted;
+}
+
+/* Looks first: deleting nothing would cost a transaction id. */
+void
+jq_maintenance_prune_cron_runs(void *arg)
+{
+	TimestampTz until = GetCurrentTimestamp() -
+	(int64) jq_config_keep_cron_runs * USECS_PER_MINUTE;
+
+	if (!has_old_runs(until))
+		return;
+	for (int i = 0; i < MAX_PRUNE_BATCHES; i++)
+	{
+		if (prune_runs(until) < PRUNE_BATCH)
+			break;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static bool
+has_old_runs(TimestampTz until)
+{
+	Datum		values[] = {TimestampTzGetDatum(until)};
+	bool		result;
+
+	jq_db_begin("looking for old cron runs");
+	jq_scope_enter_read_only();
+	jq_scope_prefer_indexes();
+	(void) jq_statement_query(&old_runs_statement, values, NULL, 0);
+	result = DatumGetBool(jq_statement_value(0, 1));
+	jq_scope_leave();
+	jq_db_commit();
+	return result;
+}
+
+/* Returns how many were deleted. */
+static int64
+prune_runs(TimestampTz until)
+{
+	Datum		values[] = {TimestampTzGetDatum(until), Int64GetDatum(PRUNE_BATCH)};
+	int64		deleted;
+
+	jq_db_begin("deleting old cron runs");
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	jq_scope_prefer_indexes();
+	(void) jq_statement_execute(&prune_runs_statement, values, NULL, 0);
 	deleted = DatumGetInt64(jq_statement_value(0, 1));
 	jq_scope_leave();
 	jq_db_commit();

@@ -32,4 +32,7 @@ extern void jq_maintenance_release_waiting(void *arg);
 /* Deletes completed jobs that were kept for long enough. */
 extern void jq_maintenance_prune(void *arg);
 
+/* Deletes rows of cron_runs that are older than jobqueue.keep_cron_runs. */
+extern void jq_maintenance_prune_cron_runs(void *arg);
+
 #endif							/* JQ_MAINTENANCE_H */

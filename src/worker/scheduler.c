@@ -24,6 +24,7 @@
 #include "catalog/pg_authid.h"
 #include "commands/async.h"
 #include "commands/dbcommands.h"
+#include "cron/runs.h"
 #include "cron/tasks.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
@@ -45,6 +46,8 @@
 #define MIN_CYCLE_MS 10			/* however often it is woken */
 #define PRUNE_INTERVAL_MS 60000
 #define THOROUGH_INTERVAL_MS 10000
+#define CRON_RETRY_MS 1000
+#define CLOCK_STEP_US (500 * INT64CONST(1000))	/* smaller ones are no jump */
 #define WATCH_REST 50			/* times the watching took: 2 % of the time */
 #define MAX_WATCH_REST_MS 5000	/* of the frequent looks: one may have waited */
 
@@ -56,8 +59,17 @@ static int64 watch_at = 0;
 static int64 thorough_at = 0;
 static int64 prune_at = 0;
 
+/*
+ * Where the scheduler stands in the index of next_run_at: every task that is
+ * planned before has been enqueued, until an invalidation says that somebody
+ * has changed one.  So a tick reads what is due and the one after it, however
+ * many tasks there are, and not the entries that earlier ticks left dead.
+ */
+static TimestampTz next_cron_at = DT_NOBEGIN;
+static int64 cron_retry_at = 0; /* what is due now waits for somebody */
+static int64 cron_recheck_at = 0;	/* should an invalidation be lost */
+
 /* by the clock on the wall, and read again in each cycle */
-static TimestampTz next_cron_at = DT_NOEND;
 static TimestampTz next_announcement_at = DT_NOEND;
 static bool roles_changed = true;	/* or nobody has looked yet */
 
@@ -69,6 +81,9 @@ static void end_absent(void);
 static void end_when_drained(JqQuiet quiet);
 static bool has_executors(void);
 static void run_cron(void *arg);
+static void replan_cron(void *arg);
+static bool clock_has_jumped(void);
+static long ms_until_cron(TimestampTz now);
 static void announce_jobs(void *arg);
 static void tend_lanes(void *arg);
 static void watch_running(void);
@@ -116,7 +131,6 @@ run_cycle(void)
 	JqQuiet		quiet = JQ_QUIET_NOT;
 	long		sleep_ms = jq_config_poll_interval;
 	TimestampTz now;
-	TimestampTz next_at;
 
 	if (!jq_worker_protect(look_at_database, &quiet))
 	{
@@ -138,8 +152,10 @@ run_cycle(void)
 		return sleep_ms;
 
 	/* Somebody waits for the first; the others wake us when they enqueue. */
-	(void) jq_worker_protect(jq_demand_serve, NULL);
+	if (clock_has_jumped())
+		(void) jq_worker_protect(replan_cron, NULL);
 	(void) jq_worker_protect(run_cron, NULL);
+	(void) jq_worker_protect(jq_demand_serve, NULL);
 	(void) jq_worker_protect(announce_jobs, NULL);
 	(void) jq_worker_protect(tend_lanes, NULL);
 	watch_running();
@@ -148,6 +164,7 @@ run_cycle(void)
 	{
 		prune_at = jq_clock_ms() + PRUNE_INTERVAL_MS;
 		(void) jq_worker_protect(jq_maintenance_prune, NULL);
+		(void) jq_worker_protect(jq_maintenance_prune_cron_runs, NULL);
 		if (roles_changed)
 		{
 			bool		is_done = false;
@@ -159,12 +176,11 @@ run_cycle(void)
 	}
 
 	now = GetCurrentTimestamp();
-	next_at = Min(next_cron_at, next_announcement_at);
-	if (next_at <= now)
+	if (next_announcement_at <= now)
 		return 0;
-	if (next_at < TimestampTzPlusMilliseconds(now, sleep_ms))
-		sleep_ms = (next_at - now) / 1000 + 1;
-	return sleep_ms;
+	if (next_announcement_at < TimestampTzPlusMilliseconds(now, sleep_ms))
+		sleep_ms = (next_announcement_at - now) / 1000 + 1;
+	return Min(sleep_ms, ms_until_cron(now));
 }
 
 /* Whether there is something to do here. */
@@ -247,29 +263,63 @@ has_executors(void)
 	return false;
 }
 
-/* Reads first: a transaction that writes nothing costs nothing. */
+/* A transaction that finds nothing due writes nothing, and costs nothing. */
 static void
 run_cron(void *arg)
 {
-	next_cron_at = DT_NOEND;	/* should this fail, polling goes on */
-	jq_db_begin("looking for due cron tasks");
-	jq_scope_enter_read_only();
-	next_cron_at = jq_tasks_next_due();
-	jq_scope_leave();
-	jq_db_commit();
-	if (next_cron_at > GetCurrentTimestamp())
+	TimestampTz from;
+	TimestampTz next;
+	int			enqueued;
+
+	if (jq_tasks_have_changed() || jq_clock_ms() >= cron_recheck_at)
+	{
+		next_cron_at = DT_NOBEGIN;
+		cron_recheck_at = jq_clock_ms() + PRUNE_INTERVAL_MS;
+	}
+	if (ms_until_cron(GetCurrentTimestamp()) > 0)
 		return;
 
-	next_cron_at = DT_NOEND;
+	from = next_cron_at;
+	next_cron_at = DT_NOBEGIN;	/* should this fail */
+	cron_retry_at = jq_clock_ms() + CRON_RETRY_MS;
 	jq_db_begin("enqueueing cron tasks");
-	(void) jq_tasks_enqueue_due();
+	enqueued = jq_runs_enqueue_due(from, &next);
 	jq_db_commit();
+	next_cron_at = next;
+	if (enqueued > 0 || next != from)
+		cron_retry_at = 0;
+}
 
-	jq_db_begin("looking for due cron tasks");
-	jq_scope_enter_read_only();
-	next_cron_at = jq_tasks_next_due();
-	jq_scope_leave();
+/*
+ * Plans that were made by another time: before the clock was set back, or
+ * while no scheduler was there to see it.
+ */
+static void
+replan_cron(void *arg)
+{
+	jq_db_begin("planning cron tasks");
+	(void) jq_tasks_replan();
 	jq_db_commit();
+	next_cron_at = DT_NOBEGIN;
+}
+
+/* Against the clock that nobody sets; true in the first cycle. */
+static bool
+clock_has_jumped(void)
+{
+	static int64 offset_us = PG_INT64_MIN;
+	int64		was = offset_us;
+
+	offset_us = GetCurrentTimestamp() - jq_clock_ms() * 1000;
+	return was == PG_INT64_MIN || offset_us < was - CLOCK_STEP_US;
+}
+
+static long
+ms_until_cron(TimestampTz now)
+{
+	if (next_cron_at <= now)
+		return Max(cron_retry_at - jq_clock_ms(), 0);
+	return (long) Min((next_cron_at - now) / 1000 + 1, LONG_MAX);
 }
 
 /*

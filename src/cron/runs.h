@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * runs.h
+ *	  Runs of cron tasks: instants that become jobs, once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_RUNS_H
+#define JQ_RUNS_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+/*
+ * Enqueues jobs for the tasks that are due and that nobody else is working on,
+ * at most a thousand of them, and for those that want to run when the server
+ * has started.  A task with a fault is disabled with a reason; the others go
+ * on.  Returns how many jobs.  Enters a scope of its own.
+ *
+ * Tasks that are planned before "from" are not looked at, DT_NOBEGIN: all
+ * are.  *next, unless it is NULL, becomes the earliest next_run_at from there
+ * on of all enabled tasks, those that are still due included; DT_NOEND: none.
+ */
+extern int	jq_runs_enqueue_due(TimestampTz from, TimestampTz *next);
+
+/*
+ * Enqueues a job of the task for that instant, whatever its policies, and
+ * returns its id.  Raises P0002 when there is no such task, 23505 when the
+ * instant has been enqueued.
+ */
+extern int64 jq_runs_enqueue_now(const char *name, TimestampTz instant);
+
+#endif							/* JQ_RUNS_H */

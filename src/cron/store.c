@@ -1,0 +1,446 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *	  Writes decided runs: jobs, cron_runs, and the plans of their tasks.
+ *
+ * One statement of each kind serves all tasks of a batch.  If that fails, the
+ * tasks are stored one by one: so the one with the fault is found, and the
+ * others go on.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/columns.h"
+#include "base/config.h"
+#include "base/fault.h"
+#include "base/protect.h"
+#include "base/scope.h"
+#include "base/statement.h"
+#include "cron/batch.h"
+#include "cron/template.h"
+
+/* Some tasks of a batch, to be stored together. */
+typedef struct Share
+{
+	const JqTaskBatch *batch;
+	JqDueTask  *tasks;
+	int			ntasks;
+} Share;
+
+/* By the function that everybody uses. */
+static JqStatement cancel_live = {
+	.text = "SELECT @.cancel_job(q.id, $2) FROM @.jobs_queue_live q"
+	" WHERE q.cron_task_id = ANY ($1) AND q.cancel_requested_at IS NULL"
+	" ORDER BY q.id",
+	.nargs = 2,
+	.argtypes = {INT8ARRAYOID, TEXTOID}
+};
+
+#define INSERT_JOBS \
+	"INSERT INTO @.jobs_queue_live (job_type, payload, stage, priority," \
+	" max_attempts, scheduled_at, unique_key, cron_instant, cron_task_id, owner)" \
+	" SELECT t.job_type, coalesce(r.payload, t.payload), t.stage, t.priority," \
+	" t.max_attempts, r.scheduled_at, r.unique_key, r.instant, t.id, t.owner" \
+	" FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY" \
+	" AS r (task_id, instant, scheduled_at, payload, unique_key, n)" \
+	" JOIN @.cron_tasks t ON t.id = r.task_id ORDER BY r.n"
+#define INSERT_JOBS_RETURNING " RETURNING id, cron_task_id, cron_instant"
+#define INSERT_JOBS_TYPES \
+	{INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, JSONBARRAYOID, \
+	TEXTARRAYOID}
+
+static JqStatement insert_jobs = {
+	.text = INSERT_JOBS INSERT_JOBS_RETURNING,
+	.nargs = 5,
+	.argtypes = INSERT_JOBS_TYPES
+};
+
+static JqStatement insert_unique_jobs = {
+	.text = INSERT_JOBS
+	" ON CONFLICT (job_type, unique_key) WHERE unique_key IS NOT NULL DO NOTHING"
+	INSERT_JOBS_RETURNING,
+	.nargs = 5,
+	.argtypes = INSERT_JOBS_TYPES
+};
+
+static JqStatement insert_runs = {
+	.text = "INSERT INTO @.cron_runs (task_id, instant, job_id, skip_reason, kind,"
+	" decided_at) SELECT r.task_id, r.instant, r.job_id, r.skip_reason, $5, $6"
+	" FROM unnest($1, $2, $3, $4) AS r (task_id, instant, job_id, skip_reason)",
+	.nargs = 6,
+	.argtypes = {
+		INT8ARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTOID,
+		TIMESTAMPTZOID
+	}
+};
+
+/* After a start of the server, $11, the plan stays as it is. */
+static JqStatement update_tasks = {
+	.text = "UPDATE @.cron_tasks t SET next_run_at = r.next_run_at,"
+	" planned_at = CASE WHEN $11 IS NULL THEN $10 ELSE t.planned_at END,"
+	" start_seen_at = coalesce($11, t.start_seen_at),"
+	" decided_until = greatest(t.decided_until, r.decided_until),"
+	" last_instant = coalesce(r.last_instant, t.last_instant),"
+	" last_job_id = coalesce(r.last_job_id, t.last_job_id),"
+	" last_enqueued_at = CASE WHEN r.last_job_id IS NULL"
+	" THEN t.last_enqueued_at ELSE $10 END,"
+	" run_count = t.run_count + r.enqueued,"
+	" missed_count = t.missed_count + r.missed,"
+	" skipped_count = t.skipped_count + r.skipped,"
+	" enabled = r.reason IS NULL, disabled_reason = r.reason, updated_at = $10"
+	" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) AS r (id, next_run_at,"
+	" decided_until, last_instant, last_job_id, enqueued, missed, skipped, reason)"
+	" WHERE t.id = r.id",
+	.nargs = 11,
+	.argtypes = {
+		INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
+		TIMESTAMPTZARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+		INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID
+	}
+};
+
+static JqStatement disable_task = {
+	.text = "UPDATE @.cron_tasks SET enabled = false, next_run_at = NULL,"
+	" planned_at = NULL, disabled_reason = $2, updated_at = clock_timestamp()"
+	" WHERE id = $1",
+	.nargs = 2,
+	.argtypes = {INT8OID, TEXTOID}
+};
+
+static const char *const kinds[] = {
+	[JQ_RUN_BY_SCHEDULE] = "schedule",
+	[JQ_RUN_BY_START] = "start",
+	[JQ_RUN_MANUAL] = "manual"
+};
+
+static void store_one(JqTaskBatch *batch, JqDueTask *task);
+static ErrorData *attempt(Share *share);
+static void store_share(void *arg);
+static void cancel_replaced(const Share *share);
+static int	count_runs(const Share *share);
+static void insert_jobs_of(const Share *share);
+static void add_job(const JqDueTask *task, const JqTaskRun *run,
+					JqColumn *columns);
+static TimestampTz spread(const JqDueTask *task, TimestampTz instant);
+static void note_jobs(const Share *share, uint64 count);
+static void insert_runs_of(const Share *share);
+static void move_plans(const Share *share);
+static void add_task(const JqDueTask *task, JqColumn *columns);
+static const char *reason_to_end(const JqDueTask *task, int64 enqueued);
+
+void
+jq_batch_store(JqTaskBatch *batch)
+{
+	Share		share = {.batch = batch,.tasks = batch->tasks,.ntasks = batch->ntasks};
+	ErrorData  *fault = attempt(&share);
+
+	if (fault == NULL)
+		return;
+	FreeErrorData(fault);
+	for (int i = 0; i < batch->ntasks; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!batch->tasks[i].is_left)
+			store_one(batch, &batch->tasks[i]);
+	}
+}
+
+static void
+store_one(JqTaskBatch *batch, JqDueTask *task)
+{
+	Share		share = {.batch = batch,.tasks = task,.ntasks = 1};
+	ErrorData  *fault = attempt(&share);
+
+	if (fault == NULL)
+		return;
+	task->nruns = 0;
+	task->is_left = true;
+	if (jq_error_is_lasting(fault))
+		jq_batch_disable(task, fault->message);
+	else if (jq_config_logs(WARNING))
+		ereport(LOG,
+				(errmsg("cron task \"%s\" stays due: %s", task->row.name,
+						fault->message)));
+	FreeErrorData(fault);
+}
+
+/* A cancellation is meant for all of it, and raised. */
+static ErrorData *
+attempt(Share *share)
+{
+	ErrorData  *fault = jq_attempt(store_share, share);
+
+	if (fault != NULL &&
+		ERRCODE_TO_CATEGORY(fault->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(fault);
+	return fault;
+}
+
+/* May be undone and done again: what it notes in the tasks is noted anew. */
+static void
+store_share(void *arg)
+{
+	Share	   *share = (Share *) arg;
+
+	cancel_replaced(share);
+	insert_jobs_of(share);
+	insert_runs_of(share);
+	move_plans(share);
+	JQ_FAULT("in_cron_enqueue");
+}
+
+void
+jq_batch_store_runs(JqTaskBatch *batch)
+{
+	Share		share = {.batch = batch,.tasks = batch->tasks,.ntasks = batch->ntasks};
+
+	insert_jobs_of(&share);
+	insert_runs_of(&share);
+}
+
+void
+jq_batch_disable(const JqDueTask *task, const char *reason)
+{
+	Datum		values[2] = {Int64GetDatum(task->row.id), CStringGetTextDatum(reason)};
+
+	(void) jq_statement_execute(&disable_task, values, NULL, 0);
+	if (jq_config_logs(WARNING))
+		ereport(LOG,
+				(errmsg("cron task \"%s\" was disabled: %s", task->row.name,
+						reason)));
+}
+
+JqDueTask *
+jq_batch_task(JqDueTask *tasks, int ntasks, int64 id, int *hint)
+{
+	for (int i = 0; i < ntasks; i++)
+	{
+		int			place = (*hint + i) % ntasks;
+
+		if (tasks[place].row.id != id)
+			continue;
+		*hint = place;
+		return &tasks[place];
+	}
+	elog(ERROR, "cron task " INT64_FORMAT " is not in its batch", id);
+}
+
+static void
+cancel_replaced(const Share *share)
+{
+	static const Oid types[] = {INT8OID};
+	JqColumn   *ids = jq_columns_new(1, types, share->ntasks);
+	Datum		values[2] = {0, CStringGetTextDatum("replaced by a later run of its cron task")};
+
+	for (int i = 0; i < share->ntasks; i++)
+		if (share->tasks[i].row.overlap == JQ_OVERLAP_REPLACE &&
+			share->tasks[i].has_live_job && share->tasks[i].nruns > 0)
+			jq_column_add(ids, Int64GetDatum(share->tasks[i].row.id), false);
+	if (ids->count == 0)
+		return;
+	values[0] = jq_column_array(ids);
+	(void) jq_statement_execute(&cancel_live, values, NULL, 0);
+}
+
+static void
+insert_jobs_of(const Share *share)
+{
+	static const Oid types[] = {
+		INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, TEXTOID
+	};
+	bool		has_keys = false;
+	JqColumn   *columns = jq_columns_new(lengthof(types), types,
+										 count_runs(share));
+	Datum		values[lengthof(types)];
+
+	for (int i = 0; i < share->ntasks; i++)
+	{
+		const JqDueTask *task = &share->tasks[i];
+
+		for (int j = 0; j < task->nruns; j++)
+		{
+			task->runs[j].job_id = 0;
+			if (task->runs[j].skip_reason == NULL)
+				add_job(task, &task->runs[j], columns);
+		}
+		has_keys |= task->row.unique_key != NULL;
+	}
+	if (columns[0].count == 0)
+		return;
+	for (int i = 0; i < (int) lengthof(types); i++)
+		values[i] = jq_column_array(&columns[i]);
+	jq_scope_enter(JQ_WRITE_ENQUEUE);
+	note_jobs(share, jq_statement_execute(has_keys ? &insert_unique_jobs :
+										  &insert_jobs, values, NULL, 0));
+	jq_scope_leave();
+}
+
+static int
+count_runs(const Share *share)
+{
+	int			count = 0;
+
+	for (int i = 0; i < share->ntasks; i++)
+		count += share->tasks[i].nruns;
+	return count;
+}
+
+static void
+add_job(const JqDueTask *task, const JqTaskRun *run, JqColumn *columns)
+{
+	JqCronRun	template = {
+		.instant = run->instant,
+		.zone = task->plan.zone,
+		.task = task->row.name,
+		.task_id = task->row.id
+	};
+	Datum		payload = jq_template_fill_jsonb(task->row.payload, &template);
+
+	jq_column_add(&columns[0], Int64GetDatum(task->row.id), false);
+	jq_column_add(&columns[1], TimestampTzGetDatum(run->instant), false);
+	jq_column_add(&columns[2], TimestampTzGetDatum(spread(task, run->instant)), false);
+	jq_column_add(&columns[3], payload, payload == 0);
+	jq_column_add_string(&columns[4], task->row.unique_key == NULL ? NULL :
+						 jq_template_fill(task->row.unique_key, &template));
+}
+
+/* When a job may start: whoever computes it again gets the same. */
+static TimestampTz
+spread(const JqDueTask *task, TimestampTz instant)
+{
+	uint64		hash = hash_bytes_extended((const unsigned char *) &instant,
+										   sizeof(instant),
+										   (uint64) task->row.id);
+
+	if (task->row.jitter_us <= 0)
+		return instant;
+	return instant + (int64) (hash % ((uint64) task->row.jitter_us + 1));
+}
+
+static void
+note_jobs(const Share *share, uint64 count)
+{
+	int			hint = 0;
+
+	for (uint64 row = 0; row < count; row++)
+	{
+		JqDueTask  *task = jq_batch_task(share->tasks, share->ntasks,
+										 DatumGetInt64(jq_statement_value(row, 2)),
+										 &hint);
+		TimestampTz instant = DatumGetTimestampTz(jq_statement_value(row, 3));
+
+		for (int i = 0; i < task->nruns; i++)
+			if (task->runs[i].instant == instant)
+				task->runs[i].job_id = DatumGetInt64(jq_statement_value(row, 1));
+	}
+}
+
+static void
+insert_runs_of(const Share *share)
+{
+	static const Oid types[] = {INT8OID, TIMESTAMPTZOID, INT8OID, TEXTOID};
+	JqColumn   *columns = jq_columns_new(lengthof(types), types,
+										 count_runs(share));
+	Datum		values[lengthof(types) + 2];
+
+	for (int i = 0; i < share->ntasks; i++)
+	{
+		const JqDueTask *task = &share->tasks[i];
+
+		for (int j = 0; j < task->nruns; j++)
+		{
+			const JqTaskRun *run = &task->runs[j];
+
+			jq_column_add(&columns[0], Int64GetDatum(task->row.id), false);
+			jq_column_add(&columns[1], TimestampTzGetDatum(run->instant), false);
+			jq_column_add(&columns[2], Int64GetDatum(run->job_id), run->job_id == 0);
+			jq_column_add_string(&columns[3], run->job_id != 0 ? NULL :
+								 run->skip_reason != NULL ? run->skip_reason :
+								 "a live job has its unique key");
+		}
+	}
+	if (columns[0].count == 0)
+		return;
+	for (int i = 0; i < (int) lengthof(types); i++)
+		values[i] = jq_column_array(&columns[i]);
+	values[4] = CStringGetTextDatum(kinds[share->batch->kind]);
+	values[5] = TimestampTzGetDatum(share->batch->now);
+	(void) jq_statement_execute(&insert_runs, values, NULL, 0);
+}
+
+/* What the runs of a task have come to. */
+static void
+move_plans(const Share *share)
+{
+	static const Oid types[] = {
+		INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID,
+		INT8OID, INT8OID, INT8OID, TEXTOID
+	};
+	JqColumn   *columns = jq_columns_new(lengthof(types), types, share->ntasks);
+	Datum		values[lengthof(types) + 2];
+	char		nulls[] = "           ";
+	int			n = 0;
+
+	for (int i = 0; i < share->ntasks; i++)
+		if (!share->tasks[i].is_left)
+			add_task(&share->tasks[i], columns);
+	if (columns[0].count == 0)
+		return;
+	for (; n < (int) lengthof(types); n++)
+		values[n] = jq_column_array(&columns[n]);
+	values[n++] = TimestampTzGetDatum(share->batch->now);
+	values[n] = TimestampTzGetDatum(PgStartTime);
+	if (share->batch->kind != JQ_RUN_BY_START)
+		nulls[n] = 'n';
+	(void) jq_statement_execute(&update_tasks, values, nulls, 0);
+}
+
+static void
+add_task(const JqDueTask *task, JqColumn *columns)
+{
+	const JqTaskRun *last = NULL;
+	int64		enqueued = 0;
+	const char *end_reason;
+
+	for (int i = 0; i < task->nruns; i++)
+	{
+		if (task->runs[i].job_id == 0)
+			continue;
+		last = &task->runs[i];
+		enqueued++;
+	}
+	end_reason = reason_to_end(task, enqueued);
+	jq_column_add(columns++, Int64GetDatum(task->row.id), false);
+	jq_column_add(columns++, TimestampTzGetDatum(task->next),
+				  TIMESTAMP_IS_NOEND(task->next) || end_reason != NULL);
+	jq_column_add(columns++, TimestampTzGetDatum(task->decided_until),
+				  TIMESTAMP_IS_NOBEGIN(task->decided_until));
+	jq_column_add(columns++, last == NULL ? (Datum) 0 :
+				  TimestampTzGetDatum(last->instant), last == NULL);
+	jq_column_add(columns++, last == NULL ? (Datum) 0 :
+				  Int64GetDatum(last->job_id), last == NULL);
+	jq_column_add(columns++, Int64GetDatum(enqueued), false);
+	jq_column_add(columns++, Int64GetDatum(task->missed), false);
+	jq_column_add(columns++, Int64GetDatum(task->nruns - enqueued), false);
+	jq_column_add_string(columns, end_reason);
+}
+
+/* Whether a task has come to its end, by what was decided; NULL: it has not. */
+static const char *
+reason_to_end(const JqDueTask *task, int64 enqueued)
+{
+	if (enqueued >= task->row.runs_left)
+		return "max_runs is reached";
+	if (!TIMESTAMP_IS_NOEND(task->next) ||
+		task->plan.expr.kind == JQ_CRON_REBOOT)
+		return NULL;
+	return TIMESTAMP_IS_NOEND(task->plan.ends_at) ?
+		"the schedule has no further instants" : "ends_at has passed";
+}
