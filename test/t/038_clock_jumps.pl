@@ -1,12 +1,10 @@
 # The clock of the machine jumps, forward and back, while the server runs: jobs
-# go on being run, none twice, and a lease moves by the jump at most. The clock
-# of the server's processes is moved by a library made here, which leaves timers
-# alone, as a jump does. (libfaketime would not do: it fakes select(), in which
-# the postmaster of version 15 starts its workers.)
+# go on being run, none twice, and a lease moves by the jump at most.
 use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
+use JobQueue::Clock;
 use JobQueue::Cluster qw(wait_for_query);
 use JobQueue::Jobs qw(prepare_jobs enqueue effect executor_of ended effect_problems worker_pid);
 use JobQueue::Session;
@@ -16,97 +14,13 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
-append_to_file("$dir/shift.c", <<'C');
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-
-static volatile const long *offset;
-static int (*real_clock) (clockid_t, struct timespec *);
-
-__attribute__((constructor)) static void
-start(void)
-{
-	const char *name = getenv("CLOCK_SHIFT_FILE");
-	int			file = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
-	void	   *memory = MAP_FAILED;
-
-	real_clock = (int (*) (clockid_t, struct timespec *)) dlsym(RTLD_NEXT, "clock_gettime");
-	if (file >= 0)
-	{
-		memory = mmap(NULL, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
-		close(file);
-	}
-	offset = memory == MAP_FAILED ? NULL : memory;
-}
-
-int
-clock_gettime(clockid_t id, struct timespec *ts)
-{
-	int			result;
-
-	if (!real_clock)
-		start();
-	result = real_clock(id, ts);
-	if (id == CLOCK_REALTIME && offset)
-		ts->tv_sec += *offset;
-	return result;
-}
-
-int
-gettimeofday(struct timeval *tv, void *tz)
-{
-	struct timespec ts;
-
-	(void) tz;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	tv->tv_sec = ts.tv_sec;
-	tv->tv_usec = ts.tv_nsec / 1000;
-	return 0;
-}
-
-time_t
-time(time_t *t)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	if (t)
-		*t = ts.tv_sec;
-	return ts.tv_sec;
-}
-C
-plan skip_all => 'no compiler for the library that moves the clock'
-  if $^O ne 'linux' || system("cc -shared -fPIC -o '$dir/shift.so' '$dir/shift.c' -ldl 2>'$dir/shift.log'") != 0;
-
-# The file is mapped: it is written in place.
-sub set_clock
-{
-	my ($seconds) = @_;
-
-	open my $out, -e "$dir/shift" ? '+<' : '>', "$dir/shift" or die "could not open: $!";
-	syswrite $out, pack 'q', $seconds;
-	close $out;
-	return;
-}
-
-my $node;
-set_clock(0);
-{
-	local $ENV{LD_PRELOAD} = "$dir/shift.so";
-	local $ENV{CLOCK_SHIFT_FILE} = "$dir/shift";
-	$node = JobQueue::Cluster->new('main', conf => <<'CONF');
+my $clock = JobQueue::Clock->new
+  or plan skip_all => 'no compiler for the library that moves the clock';
+my $node = $clock->run(sub { JobQueue::Cluster->new('main', conf => <<'CONF') });
 jobqueue.max_executors = 3
 jobqueue.retry_delay = 0
 log_statement = none
 CONF
-}
 prepare_jobs($node);
 my $worker = '00000000-0000-4000-8000-000000000001';
 # It waits for a lock: pg_sleep() goes by the clock.
@@ -128,7 +42,7 @@ for my $jump (600, -30, 4 * 3600, -2 * 3600, -2 * 86400, 86400)
 	$held =~ s/.*\n//s;
 
 	$now += $jump;
-	set_clock($now);
+	$clock->set_offset($now);
 	my $jumped_at = time;
 	my $offset = $node->safe_psql('postgres', 'SELECT round(extract(epoch FROM clock_timestamp()))') - time;
 	cmp_ok(abs($offset - $now), '<', 5, "$what: the server believes it");
