@@ -21,7 +21,7 @@ OBJS = src/jobqueue.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
        src/queue/ready.o \
        src/queue/hints.o src/queue/waiters.o src/queue/resolve.o \
-       src/queue/cancellation.o \
+       src/queue/cancellation.o src/queue/change.o \
        src/queue/completion.o src/queue/running.o \
        src/queue/dependencies.o src/queue/job_row.o \
        src/queue/guard.o src/queue/validate.o \

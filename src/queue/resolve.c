@@ -29,6 +29,7 @@
 #include "base/statement.h"
 #include "base/table.h"
 #include "queue/cancellation.h"
+#include "queue/change.h"
 #include "queue/completion.h"
 #include "queue/dependencies.h"
 #include "queue/job.h"
@@ -36,16 +37,6 @@
 #include "queue/job_types.h"
 #include "queue/resolve.h"
 #include "queue/running.h"
-
-/* A locked job and the version that will follow it. */
-typedef struct Change
-{
-	JqTable		table;
-	TupleTableSlot *row;
-	TupleTableSlot *next;
-	JqJob		job;
-	TimestampTz now;
-} Change;
 
 /* A claim to be ended by jq_resolve_reclaim(). */
 typedef struct LostJob
@@ -57,108 +48,31 @@ typedef struct LostJob
 } LostJob;
 
 static bool end_held(const JqHeld *held, const JqOutcome *outcome);
-static bool begin_change(Change *change, Oid leaf, int64 job_id);
-static bool begin_held_change(Change *change, const JqHeld *held);
-static void end_change(Change *change);
-static void write_in_place(Change *change);
-static void write_move(Change *change, Oid target);
-static void begin_update_of(Change *change);
-static void finish_claim(Change *change, const JqOutcome *outcome);
-static bool find_change(Change *change, int64 job_id, bool *is_live);
-static void complete(Change *change, const JqRun *run);
-static void fail(Change *change, const JqOutcome *outcome, JqRun *run);
-static void give_attempt_back(Change *change);
-static void requeue_later(Change *change, TimestampTz at);
-static void end_without_success(Change *change, JqStatus status);
-static TimestampTz retry_instant(const Change *change,
+static bool begin_held_change(JqChange *change, const JqHeld *held);
+static void finish_claim(JqChange *change, const JqOutcome *outcome);
+static void complete(JqChange *change, const JqRun *run);
+static void fail(JqChange *change, const JqOutcome *outcome, JqRun *run);
+static void give_attempt_back(JqChange *change);
+static void requeue_later(JqChange *change, TimestampTz at);
+static void end_without_success(JqChange *change, JqStatus status);
+static TimestampTz retry_instant(const JqChange *change,
 								 const JqOutcome *outcome);
-static void begin_fresh_start(Change *change);
+static void begin_fresh_start(JqChange *change);
 pg_noreturn static void report_unknown_job(int64 job_id);
 static void blame_process_end(const JqJob *job, JqOutcome *outcome);
 static void reclaim_one(void *arg);
 static int	compare_held(const void *a, const void *b, void *arg);
 
-/* Locks a job of one leaf; false, with nothing open, when it is not there. */
-static bool
-begin_change(Change *change, Oid leaf, int64 job_id)
-{
-	const JqCatalog *catalog = jq_catalog();
-
-	jq_table_open(&change->table, leaf);
-	change->row = jq_table_slot(&change->table);
-	if (!jq_table_lock_by_id(&change->table,
-							 leaf == catalog->jobs_queue_live ?
-							 catalog->jobs_queue_live_pkey :
-							 catalog->jobs_queue_done_pkey,
-							 job_id, LockTupleExclusive, change->row))
-	{
-		jq_table_close(&change->table);
-		return false;
-	}
-	jq_job_read(change->row, &change->job);
-	change->next = NULL;
-	change->now = GetCurrentTimestamp();
-	return true;
-}
-
-/*
- * Locks a job wherever it is.  A second look finds what moved from one leaf to
- * the other between the two of the first.
- */
-static bool
-find_change(Change *change, int64 job_id, bool *is_live)
-{
-	const JqCatalog *catalog = jq_catalog();
-
-	for (int i = 0; i < 2; i++)
-	{
-		*is_live = begin_change(change, catalog->jobs_queue_live, job_id);
-		if (*is_live || begin_change(change, catalog->jobs_queue_done, job_id))
-			return true;
-	}
-	return false;
-}
-
 /* Locks a job that this worker holds, under this claim. */
 static bool
-begin_held_change(Change *change, const JqHeld *held)
+begin_held_change(JqChange *change, const JqHeld *held)
 {
-	if (!begin_change(change, jq_catalog()->jobs_queue_live, held->job_id))
+	if (!jq_change_begin(change, jq_catalog()->jobs_queue_live, held->job_id))
 		return false;
 	if (jq_completion_is_held(&change->job, held))
 		return true;
-	end_change(change);
+	jq_change_end(change);
 	return false;
-}
-
-static void
-end_change(Change *change)
-{
-	jq_table_close(&change->table);
-}
-
-static void
-begin_update_of(Change *change)
-{
-	change->next = jq_table_new_row(&change->table);
-	jq_job_begin_change(change->row, change->next, change->now);
-}
-
-static void
-write_in_place(Change *change)
-{
-	if (!jq_job_update(&change->table, change->row, change->next))
-		jq_job_report_suppressed(change->job.id);
-}
-
-static void
-write_move(Change *change, Oid target)
-{
-	JqTable		to;
-
-	jq_table_open(&to, target);
-	jq_job_move(&change->table, &to, change->row, change->next);
-	jq_table_close(&to);
 }
 
 bool
@@ -218,12 +132,12 @@ jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
 static bool
 end_held(const JqHeld *held, const JqOutcome *outcome)
 {
-	Change		change;
+	JqChange	change;
 
 	if (!begin_held_change(&change, held))
 		return false;
 	finish_claim(&change, outcome);
-	end_change(&change);
+	jq_change_end(&change);
 	return true;
 }
 
@@ -242,11 +156,11 @@ compare_held(const void *a, const void *b, void *arg)
 
 /* Writes the next version of a running job, and the run. */
 static void
-finish_claim(Change *change, const JqOutcome *outcome)
+finish_claim(JqChange *change, const JqOutcome *outcome)
 {
 	JqRun		run = {0};
 
-	begin_update_of(change);
+	jq_change_next(change);
 	run.finished_at = change->now;
 	run.charged = true;
 	run.error = outcome->error ? jq_job_clip_error(outcome->error) : NULL;
@@ -305,21 +219,21 @@ finish_claim(Change *change, const JqOutcome *outcome)
 
 /* To the done leaf, or away where completed jobs are not kept. */
 static void
-complete(Change *change, const JqRun *run)
+complete(JqChange *change, const JqRun *run)
 {
 	if (jq_job_type_drops_completed(change->job.job_type))
 	{
 		jq_job_delete(&change->table, change->row);
 		return;
 	}
-	begin_update_of(change);
+	jq_change_next(change);
 	jq_job_set_completed(change->next, &change->job, run);
-	write_move(change, jq_catalog()->jobs_queue_done);
+	jq_change_move(change, jq_catalog()->jobs_queue_done);
 }
 
 /* A charged end without success: another attempt, or the end of the job. */
 static void
-fail(Change *change, const JqOutcome *outcome, JqRun *run)
+fail(JqChange *change, const JqOutcome *outcome, JqRun *run)
 {
 	JqJob	   *job = &change->job;
 
@@ -340,7 +254,7 @@ fail(Change *change, const JqOutcome *outcome, JqRun *run)
 }
 
 static TimestampTz
-retry_instant(const Change *change, const JqOutcome *outcome)
+retry_instant(const JqChange *change, const JqOutcome *outcome)
 {
 	const JqJob *job = &change->job;
 	JqBackoff	backoff;
@@ -360,29 +274,29 @@ retry_instant(const Change *change, const JqOutcome *outcome)
 
 /* The end of a claim that is not charged. */
 static void
-give_attempt_back(Change *change)
+give_attempt_back(JqChange *change)
 {
 	jq_job_set(change->next, JQ_JOB_ATTEMPTS,
 			   Int16GetDatum(Max(change->job.attempts - 1, 0)));
 }
 
 static void
-requeue_later(Change *change, TimestampTz at)
+requeue_later(JqChange *change, TimestampTz at)
 {
 	jq_job_clear_claim(change->next);
 	jq_job_set_status(change->next, &change->job, JQ_STATUS_QUEUED);
 	jq_job_set(change->next, JQ_JOB_SCHEDULED_AT, TimestampTzGetDatum(at));
-	write_in_place(change);
+	jq_change_write(change);
 }
 
 static void
-end_without_success(Change *change, JqStatus status)
+end_without_success(JqChange *change, JqStatus status)
 {
 	jq_job_clear_claim(change->next);
 	jq_job_set_status(change->next, &change->job, status);
 	jq_job_set(change->next, JQ_JOB_FINISHED_AT,
 			   TimestampTzGetDatum(change->now));
-	write_move(change, jq_catalog()->jobs_queue_done);
+	jq_change_move(change, jq_catalog()->jobs_queue_done);
 	if (change->job.status == JQ_STATUS_BLOCKED)
 		jq_dependencies_forget(change->job.id);
 }
@@ -391,7 +305,7 @@ bool
 jq_resolve_heartbeat(const JqHeld *held, int64 extend_us,
 					 bool has_progress, Datum progress)
 {
-	Change		change;
+	JqChange	change;
 	bool		goes_on;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
@@ -400,15 +314,15 @@ jq_resolve_heartbeat(const JqHeld *held, int64 extend_us,
 	{
 		if (extend_us == 0)
 			extend_us = jq_job_type(change.job.job_type)->lease_us;
-		begin_update_of(&change);
+		jq_change_next(&change);
 		jq_job_set(change.next, JQ_JOB_LEASE_EXPIRES_AT,
 				   TimestampTzGetDatum(change.now + extend_us));
 		if (has_progress)
 			jq_job_set(change.next, JQ_JOB_PROGRESS, progress);
-		write_in_place(&change);
+		jq_change_write(&change);
 		JQ_FAULT("in_heartbeat");
 		goes_on = !change.job.cancel_requested;
-		end_change(&change);
+		jq_change_end(&change);
 	}
 	jq_scope_leave();
 	return goes_on;
@@ -417,17 +331,17 @@ jq_resolve_heartbeat(const JqHeld *held, int64 extend_us,
 bool
 jq_resolve_set_stage(const JqHeld *held, const char *stage)
 {
-	Change		change;
+	JqChange	change;
 	bool		is_held;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	is_held = begin_held_change(&change, held);
 	if (is_held)
 	{
-		begin_update_of(&change);
+		jq_change_next(&change);
 		jq_job_set(change.next, JQ_JOB_STAGE, CStringGetTextDatum(stage));
-		write_in_place(&change);
-		end_change(&change);
+		jq_change_write(&change);
+		jq_change_end(&change);
 	}
 	jq_scope_leave();
 	return is_held;
@@ -437,13 +351,13 @@ bool
 jq_resolve_complete_unheld(int64 job_id, bool has_result, Datum result)
 {
 	const JqCatalog *catalog;
-	Change		change;
+	JqChange	change;
 	bool		done = false;
 	bool		is_live;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	catalog = jq_catalog();
-	if (find_change(&change, job_id, &is_live))
+	if (jq_change_find(&change, job_id, &is_live))
 	{
 		done = change.job.status != JQ_STATUS_RUNNING &&
 			change.job.status != JQ_STATUS_COMPLETED;
@@ -454,14 +368,14 @@ jq_resolve_complete_unheld(int64 job_id, bool has_result, Datum result)
 			/* Without a run, this row is all that tells of it. */
 			run.has_result = has_result;
 			run.result = result;
-			begin_update_of(&change);
+			jq_change_next(&change);
 			jq_job_set_completed(change.next, &change.job, &run);
 			if (is_live)
-				write_move(&change, catalog->jobs_queue_done);
+				jq_change_move(&change, catalog->jobs_queue_done);
 			else
-				write_in_place(&change);
+				jq_change_write(&change);
 		}
-		end_change(&change);
+		jq_change_end(&change);
 	}
 	if (done)
 		jq_dependencies_release(&job_id, 1);
@@ -472,11 +386,11 @@ jq_resolve_complete_unheld(int64 job_id, bool has_result, Datum result)
 void
 jq_resolve_requeue(int64 job_id)
 {
-	Change		change;
+	JqChange	change;
 	bool		is_live;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
-	if (!find_change(&change, job_id, &is_live))
+	if (!jq_change_find(&change, job_id, &is_live))
 		report_unknown_job(job_id);
 	if (is_live && change.job.status != JQ_STATUS_QUEUED)
 		ereport(ERROR,
@@ -488,10 +402,10 @@ jq_resolve_requeue(int64 job_id)
 				 errhint("It is queued when the jobs it waits for complete.")));
 	begin_fresh_start(&change);
 	if (is_live)
-		write_in_place(&change);
+		jq_change_write(&change);
 	else
-		write_move(&change, jq_catalog()->jobs_queue_live);
-	end_change(&change);
+		jq_change_move(&change, jq_catalog()->jobs_queue_live);
+	jq_change_end(&change);
 	jq_scope_leave();
 }
 
@@ -499,20 +413,20 @@ bool
 jq_resolve_requeue_ended(int64 job_id, int statuses)
 {
 	const JqCatalog *catalog;
-	Change		change;
+	JqChange	change;
 	bool		is_meant = false;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	catalog = jq_catalog();
-	if (begin_change(&change, catalog->jobs_queue_done, job_id))
+	if (jq_change_begin(&change, catalog->jobs_queue_done, job_id))
 	{
 		is_meant = (statuses & (1 << change.job.status)) != 0;
 		if (is_meant)
 		{
 			begin_fresh_start(&change);
-			write_move(&change, catalog->jobs_queue_live);
+			jq_change_move(&change, catalog->jobs_queue_live);
 		}
-		end_change(&change);
+		jq_change_end(&change);
 	}
 	jq_scope_leave();
 	return is_meant;
@@ -520,7 +434,7 @@ jq_resolve_requeue_ended(int64 job_id, int statuses)
 
 /* The next version of a job that starts over: now, with all attempts. */
 static void
-begin_fresh_start(Change *change)
+begin_fresh_start(JqChange *change)
 {
 	if (!OidIsValid(change->job.owner))
 		ereport(ERROR,
@@ -528,7 +442,7 @@ begin_fresh_start(Change *change)
 				 errmsg("the owner of job " INT64_FORMAT " no longer exists",
 						change->job.id),
 				 errhint("Set its owner with UPDATE jobs_queue SET owner = ... first.")));
-	begin_update_of(change);
+	jq_change_next(change);
 	jq_job_set_status(change->next, &change->job, JQ_STATUS_QUEUED);
 	jq_job_set(change->next, JQ_JOB_SCHEDULED_AT,
 			   TimestampTzGetDatum(change->now));
@@ -552,15 +466,15 @@ report_unknown_job(int64 job_id)
 bool
 jq_resolve_cancel(int64 job_id, const char *reason)
 {
-	Change		change;
+	JqChange	change;
 	bool		is_live;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
-	if (!find_change(&change, job_id, &is_live))
+	if (!jq_change_find(&change, job_id, &is_live))
 		report_unknown_job(job_id);
 	if (is_live)
 	{
-		begin_update_of(&change);
+		jq_change_next(&change);
 		if (reason != NULL)
 			jq_job_set(change.next, JQ_JOB_LAST_ERROR,
 					   CStringGetTextDatum(jq_job_clip_error(reason)));
@@ -568,7 +482,7 @@ jq_resolve_cancel(int64 job_id, const char *reason)
 		{
 			jq_job_set(change.next, JQ_JOB_CANCEL_REQUESTED_AT,
 					   TimestampTzGetDatum(change.now));
-			write_in_place(&change);
+			jq_change_write(&change);
 			if (change.job.holder != 0)
 				jq_cancellation_note(&change.job.locked_by, change.job.id,
 									 change.job.claim_no);
@@ -576,7 +490,7 @@ jq_resolve_cancel(int64 job_id, const char *reason)
 		else
 			end_without_success(&change, JQ_STATUS_CANCELLED);
 	}
-	end_change(&change);
+	jq_change_end(&change);
 	jq_scope_leave();
 	return is_live;
 }
@@ -585,7 +499,7 @@ bool
 jq_resolve_log(const JqHeld *held, const char *level, const char *message,
 			   const char *data)
 {
-	Change		change;
+	JqChange	change;
 	bool		is_held;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
@@ -594,7 +508,7 @@ jq_resolve_log(const JqHeld *held, const char *level, const char *message,
 	{
 		jq_job_log_add(change.job.id, change.job.claim_no, level, message,
 					   data);
-		end_change(&change);
+		jq_change_end(&change);
 	}
 	jq_scope_leave();
 	return is_held;
@@ -611,18 +525,18 @@ jq_resolve_cancel_orphans(void)
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	for (int i = 0; i < count; i++)
 	{
-		Change		change;
+		JqChange	change;
 
-		if (!begin_change(&change, jq_catalog()->jobs_queue_live, ids[i]))
+		if (!jq_change_begin(&change, jq_catalog()->jobs_queue_live, ids[i]))
 			continue;
 		if (change.job.status == JQ_STATUS_BLOCKED)
 		{
-			begin_update_of(&change);
+			jq_change_next(&change);
 			jq_job_set(change.next, JQ_JOB_LAST_ERROR,
 					   CStringGetTextDatum("a job that it waited for was deleted"));
 			end_without_success(&change, JQ_STATUS_CANCELLED);
 		}
-		end_change(&change);
+		jq_change_end(&change);
 	}
 	jq_scope_leave();
 }
@@ -630,16 +544,16 @@ jq_resolve_cancel_orphans(void)
 bool
 jq_resolve_reject(int64 job_id, const char *error)
 {
-	Change		change;
+	JqChange	change;
 	bool		is_waiting = false;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
-	if (begin_change(&change, jq_catalog()->jobs_queue_live, job_id))
+	if (jq_change_begin(&change, jq_catalog()->jobs_queue_live, job_id))
 	{
 		is_waiting = change.job.status != JQ_STATUS_RUNNING;
 		if (is_waiting)
 		{
-			begin_update_of(&change);
+			jq_change_next(&change);
 			jq_job_set(change.next, JQ_JOB_LAST_ERROR,
 					   CStringGetTextDatum(jq_job_clip_error(error)));
 			if (!SearchSysCacheExists1(AUTHOID,
@@ -649,7 +563,7 @@ jq_resolve_reject(int64 job_id, const char *error)
 								jq_job_type(change.job.job_type)->dead_letter ?
 								JQ_STATUS_ERROR : JQ_STATUS_FAILED);
 		}
-		end_change(&change);
+		jq_change_end(&change);
 	}
 	jq_scope_leave();
 	return is_waiting;
@@ -709,7 +623,7 @@ reclaim_one(void *arg)
 {
 	LostJob    *lost = (LostJob *) arg;
 	JqOutcome	outcome = {.kind = JQ_OUTCOME_EXPIRED};
-	Change		change;
+	JqChange	change;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	jq_table_open(&change.table, jq_catalog()->jobs_queue_live);
