@@ -166,6 +166,7 @@ find_objects(JqCatalog *found)
 		!find_relation(found, "job_runs", &found->job_runs) ||
 		!find_relation(found, "job_types", &found->job_types) ||
 		!find_relation(found, "cron_tasks", &found->cron_tasks) ||
+		!find_relation(found, "cron_tasks_pkey", &found->cron_tasks_pkey) ||
 		!find_relation(found, "job_dependencies", &found->job_dependencies) ||
 		!find_relation(found, "database_identity",
 					   &found->database_identity) ||

@@ -31,6 +31,7 @@ typedef struct JqCatalog
 	Oid			job_runs;
 	Oid			job_types;
 	Oid			cron_tasks;
+	Oid			cron_tasks_pkey;
 	Oid			job_dependencies;
 	Oid			database_identity;
 	Oid			worker_stops;

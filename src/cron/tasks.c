@@ -3,8 +3,10 @@
  * tasks.c
  *	  What happens when cron tasks change, or time does.
  *
- * Every change of a definition invalidates the table, so that the scheduler
- * learns what it cannot know from its own doing.
+ * Every change of a definition sends an invalidation, so that the scheduler
+ * learns what it cannot know from its own doing: of the primary key of
+ * cron_tasks, which nobody else waits for, while one of the table would make
+ * every session look up our tables and plan its statements again.
  *
  *-------------------------------------------------------------------------
  */
@@ -61,7 +63,7 @@ static JqStatement delete_all_runs = {
 };
 
 static bool have_changed = true;
-static Oid	known_tasks = InvalidOid;
+static Oid	known_key = InvalidOid;
 
 static void note_change(Datum arg, Oid relid);
 static int	replan_batch(TimestampTz now);
@@ -82,9 +84,9 @@ jq_tasks_have_changed(void)
 		CacheRegisterRelcacheCallback(note_change, (Datum) 0);
 		is_registered = true;
 	}
-	if (known_tasks != jq_catalog()->cron_tasks)
+	if (known_key != jq_catalog()->cron_tasks_pkey)
 	{
-		known_tasks = jq_catalog()->cron_tasks;
+		known_key = jq_catalog()->cron_tasks_pkey;
 		have_changed = true;
 	}
 	result = have_changed;
@@ -95,7 +97,7 @@ jq_tasks_have_changed(void)
 static void
 note_change(Datum arg, Oid relid)
 {
-	if (relid == known_tasks || !OidIsValid(relid))
+	if (relid == known_key || !OidIsValid(relid))
 		have_changed = true;
 }
 
@@ -114,7 +116,7 @@ jobqueue_cron_tasks_changed(PG_FUNCTION_ARGS)
 		(void) jq_statement_execute(&delete_all_runs, NULL, NULL, 0);
 		jq_scope_leave();
 	}
-	CacheInvalidateRelcache(trigger->tg_relation);
+	CacheInvalidateRelcacheByRelid(jq_catalog()->cron_tasks_pkey);
 	jq_wake_at_commit();
 	return PointerGetDatum(NULL);
 }
