@@ -27,6 +27,7 @@ OBJS = src/jobqueue.o \
        src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o src/queue/activity.o \
        src/cron/calendar.o src/cron/decide.o src/cron/definition.o \
+       src/cron/describe.o \
        src/cron/expression.o src/cron/plan.o src/cron/runs.o \
        src/cron/schedule.o src/cron/store.o src/cron/task_row.o \
        src/cron/tasks.o src/cron/template.o \
@@ -48,7 +49,7 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
               --temp-config=$(srcdir)/test/regress.conf
 
 REGRESS        = install enqueue claim resolve operate transitions privileges \
-                 run_as settings cron cron_tasks bad_input members user_triggers \
+                 run_as settings cron cron_describe cron_tasks bad_input members user_triggers \
                  safety row_security capture foreign_triggers lanes \
                  lane_faults owners wait async_claim run_job control
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)

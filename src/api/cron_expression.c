@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "base/compat.h"
+#include "cron/describe.h"
 #include "cron/expression.h"
 #include "cron/schedule.h"
 #include "fmgr.h"
@@ -17,6 +18,7 @@
 #define MAX_NEXT_RUNS	1000
 
 PG_FUNCTION_INFO_V1(jobqueue_cron_is_valid);
+PG_FUNCTION_INFO_V1(jobqueue_cron_describe);
 PG_FUNCTION_INFO_V1(jobqueue_cron_next_runs);
 
 static void refuse_null(FunctionCallInfo fcinfo, int argno, const char *name);
@@ -32,6 +34,19 @@ jobqueue_cron_is_valid(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(jq_cron_parse(VARDATA_ANY(schedule),
 								 VARSIZE_ANY_EXHDR(schedule),
 								 &expr, &error));
+}
+
+/* cron_describe(schedule text): what it says, in words.  Strict. */
+Datum
+jobqueue_cron_describe(PG_FUNCTION_ARGS)
+{
+	JqCronExpr	expr;
+	StringInfoData words;
+
+	jq_cron_parse_or_error(text_to_cstring(PG_GETARG_TEXT_PP(0)), &expr);
+	initStringInfo(&words);
+	jq_cron_describe(&expr, &words);
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(words.data, words.len));
 }
 
 /*
