@@ -436,6 +436,136 @@ CREATE FUNCTION _forget_cron_task() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_forget_cron_task';
 CREATE FUNCTION _guard_owned() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_owned';
+-- A call of a function of ours that no function of that name beside it can
+-- take over: each argument has the type of its parameter, those that are not
+-- given are the defaults, and of all candidates an exact match comes first.
+-- The n-th of the named arguments is $n of the statement.
+CREATE FUNCTION _exact_call(function_name text, arguments text[]) RETURNS text
+	LANGUAGE plpgsql STABLE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	statement text;
+BEGIN
+	SELECT format('SELECT %s.%I(%s)', p.pronamespace::regnamespace, p.proname,
+		(SELECT string_agg(format('CAST(%s AS %s)',
+				coalesce('$' || array_position(arguments, a.name), pg_get_function_arg_default(p.oid, a.n::integer)),
+				format_type(a.type, NULL)), ', ' ORDER BY a.n)
+			FROM unnest(p.proargtypes::oid[], p.proargnames) WITH ORDINALITY AS a (type, name, n)
+			WHERE a.type IS NOT NULL))
+		INTO STRICT statement
+	FROM pg_proc p
+		JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+		JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+	WHERE d.deptype = 'e' AND e.extname = 'jobqueue' AND p.proname = function_name;
+	RETURN statement;
+END
+$$;
+-- The entries of a crontab, or error 22023 with the number of the first line
+-- that is wrong and the reason.
+CREATE FUNCTION _crontab_entries(crontab text, job_type text, default_zone text, name_prefix text)
+	RETURNS TABLE (line integer, name text, schedule text, zone text, command text, input text)
+	LANGUAGE plpgsql STABLE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	describe_call text;
+	zone_call text;
+	raw_line text;
+	given_name text;
+	next_name text;
+	words text[];
+	variable text;
+	valid boolean;
+	other integer;
+	names text[] := '{}';
+	lines integer[] := '{}';
+	reason text;
+	detail text;
+BEGIN
+	SELECT format('SELECT %s.cron_describe($1) IS NOT NULL', e.extnamespace::regnamespace),
+		format('SELECT count(*) > 0 FROM %s.cron_next_runs(''@daily''::text, $1, now(), 1)', e.extnamespace::regnamespace)
+		INTO STRICT describe_call, zone_call
+	FROM pg_extension e WHERE e.extname = 'jobqueue';
+	EXECUTE zone_call INTO valid USING default_zone;
+	zone := default_zone;
+	line := 0;
+	FOREACH raw_line IN ARRAY string_to_array(crontab, E'\n')
+	LOOP
+		line := line + 1;
+		raw_line := btrim(raw_line, E' \t\r');
+		given_name := next_name;
+		next_name := NULL;
+		IF raw_line = '' THEN
+			CONTINUE;
+		ELSIF starts_with(raw_line, '#') THEN
+			next_name := substring(raw_line FROM '^#\s*name:\s*(.*)$');
+			CONTINUE;
+		END IF;
+		BEGIN
+			reason := NULL;
+			words := regexp_match(raw_line, '^("[^"]*"|''[^'']*''|[A-Za-z_]\w*)\s*=\s*(.*)$');
+			IF words IS NOT NULL THEN
+				variable := btrim(words[1], '"''');
+				IF variable IN ('CRON_TZ', 'TZ') THEN
+					zone := regexp_replace(words[2], '^(["''])(.*)\1$', '\2');
+					EXECUTE zone_call INTO valid USING zone;
+				ELSE
+					RAISE NOTICE 'line % of the crontab is ignored: it sets "%"', line, variable;
+				END IF;
+				CONTINUE;
+			END IF;
+			words := coalesce(
+				regexp_match(raw_line, '^(@every\s+\S+|@\S+)(?:\s+(.*))?$', 'i'),
+				regexp_match(raw_line, '^((?:\S+\s+){4}\S+)(?:\s+(.*))?$'));
+			IF words IS NULL THEN
+				reason := 'There must be five fields, or a macro such as @daily, and a command.';
+			ELSE
+				schedule := regexp_replace(words[1], '\s+', ' ', 'g');
+				EXECUTE describe_call INTO valid USING schedule;
+				IF words[2] IS NULL THEN
+					reason := 'The command is missing.';
+				ELSIF given_name = '' THEN
+					reason := 'The name in the comment above is missing.';
+				END IF;
+			END IF;
+		EXCEPTION WHEN invalid_parameter_value THEN
+			GET STACKED DIAGNOSTICS reason = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+			reason := coalesce(nullif(detail, ''), upper(left(reason, 1)) || substr(reason, 2) || '.');
+		END;
+		IF reason IS NOT NULL THEN
+			RAISE EXCEPTION 'line % of the crontab is invalid', line
+				USING ERRCODE = 'invalid_parameter_value', DETAIL = reason;
+		END IF;
+
+		-- In a command a percent sign ends it, and the rest is what it reads.
+		command := words[2];
+		input := NULL;
+		IF job_type <> 'sql' THEN
+			words := regexp_match(command, '^((?:[^\\%]|\\.)*)%(.*)$');
+			IF words IS NOT NULL THEN
+				command := words[1];
+				input := nullif(words[2], '');
+				input := regexp_replace(replace(regexp_replace(input, '(?<!\\)%', E'\n', 'g'), '\%', '%'), E'\n?$', E'\n');
+			END IF;
+		END IF;
+		command := replace(command, '\%', '%');
+
+		name := coalesce(given_name, name_prefix || ':' || left(md5(zone || E'\n' || schedule || E'\n'
+			|| command || coalesce(E'\n' || input, '')), 8));
+		other := array_position(names, name);
+		IF other IS NOT NULL THEN
+			RAISE EXCEPTION 'lines % and % of the crontab %', lines[other], line,
+					CASE WHEN given_name IS NULL THEN 'are the same entry' ELSE format('have the same name "%s"', name) END
+				USING ERRCODE = 'invalid_parameter_value',
+					HINT = 'Delete one, or give them names by a comment "# name: ..." right before each.';
+		END IF;
+		names := names || name;
+		lines := lines || line;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
 CREATE FUNCTION _server_workers() RETURNS TABLE (
 		kind text, database oid, role oid, pid integer, worker_id uuid,
 		job_id bigint, state text, started_at timestamptz, last_cycle_at timestamptz)
@@ -773,7 +903,7 @@ BEGIN
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -952,6 +1082,71 @@ CREATE FUNCTION cron_next_runs(
 	LANGUAGE c STABLE PARALLEL SAFE ROWS 5 AS 'MODULE_PATHNAME', 'jobqueue_cron_next_runs';
 COMMENT ON FUNCTION cron_next_runs(text, text, timestamptz, integer)
 	IS 'The next n instants of a schedule';
+
+CREATE FUNCTION import_crontab(
+		crontab text,
+		job_type text DEFAULT 'sql',
+		timezone text DEFAULT 'UTC',
+		name_prefix text DEFAULT 'crontab')
+	RETURNS TABLE (line integer, id bigint, name text, schedule text, command text)
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	schema regnamespace;
+	entries_call text;
+	schedule_call text;
+	missing text;
+	entry record;
+	code text;
+	reason text;
+	detail text;
+	hint text;
+BEGIN
+	missing := CASE WHEN crontab IS NULL THEN 'crontab' WHEN job_type IS NULL THEN 'job_type'
+		WHEN timezone IS NULL THEN 'timezone' WHEN name_prefix IS NULL THEN 'name_prefix' END;
+	IF missing IS NOT NULL THEN
+		RAISE EXCEPTION '% must not be null', missing USING ERRCODE = 'null_value_not_allowed';
+	ELSIF octet_length(job_type) NOT BETWEEN 1 AND 255 THEN
+		RAISE EXCEPTION 'job_type must be 1 to 255 bytes long' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	SELECT e.extnamespace INTO STRICT schema FROM pg_extension e WHERE e.extname = 'jobqueue';
+	EXECUTE format('SELECT %1$s._exact_call($1, $2), %1$s._exact_call($3, $4)', schema)
+		INTO schedule_call, entries_call
+		USING CASE job_type WHEN 'sql' THEN 'schedule_sql' ELSE 'schedule_cron_task' END::text,
+			CASE job_type WHEN 'sql' THEN '{name,schedule,timezone,command}' ELSE '{name,schedule,timezone,payload,job_type}' END::text[],
+			'_crontab_entries'::text, '{crontab,job_type,default_zone,name_prefix}'::text[];
+
+	-- All lines are read before the first is imported.
+	FOR entry IN EXECUTE replace(entries_call, 'SELECT ', 'SELECT * FROM ') USING crontab, job_type, timezone, name_prefix
+	LOOP
+		line := entry.line;
+		name := entry.name;
+		schedule := entry.schedule;
+		command := entry.command;
+		BEGIN
+			IF job_type = 'sql' THEN
+				EXECUTE schedule_call INTO id USING name, schedule, entry.zone, command;
+			ELSE
+				EXECUTE schedule_call INTO id USING name, schedule, entry.zone,
+					jsonb_strip_nulls(jsonb_build_object('command', command, 'input', entry.input)), job_type;
+			END IF;
+		EXCEPTION WHEN syntax_error OR feature_not_supported OR data_exception OR program_limit_exceeded
+				OR insufficient_privilege THEN
+			GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, reason = MESSAGE_TEXT,
+				detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+			RAISE EXCEPTION 'line % of the crontab %', line,
+					CASE code WHEN '42501' THEN 'cannot be imported' ELSE 'is invalid' END
+				USING ERRCODE = CASE code WHEN '42501' THEN code ELSE '22023' END,
+					DETAIL = concat_ws(' ', upper(left(reason, 1)) || substr(reason, 2) || '.', nullif(detail, '')),
+					HINT = hint;
+		END;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION import_crontab(text, text, text, text)
+	IS 'Makes every entry of a crontab a cron task: an SQL statement, or a job {"command": ...} of another type; all or none';
 
 -- ---------------------------------------------------------------------------
 -- Public functions: see
