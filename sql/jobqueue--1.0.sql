@@ -903,7 +903,7 @@ BEGIN
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -1147,6 +1147,119 @@ END
 $$;
 COMMENT ON FUNCTION import_crontab(text, text, text, text)
 	IS 'Makes every entry of a crontab a cron task: an SQL statement, or a job {"command": ...} of another type; all or none';
+
+CREATE FUNCTION import_pg_cron(enable boolean DEFAULT false)
+	RETURNS TABLE (jobid bigint, jobname text, task_id bigint, name text, problem text)
+	LANGUAGE plpgsql VOLATILE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	schema regnamespace;
+	schedule_call text;
+	zone text := coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT');
+	owner oid;
+	is_of_pg_cron boolean;
+	job jsonb;
+	run_as oid;
+	schedule text;
+	there record;
+	is_on boolean;
+	detail text;
+	twice bigint[] := '{}';
+BEGIN
+	IF enable IS NULL THEN
+		RAISE EXCEPTION 'enable must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	SELECT c.relowner, EXISTS (SELECT FROM pg_depend d
+			JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+			WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e' AND e.extname = 'pg_cron')
+		INTO owner, is_of_pg_cron
+	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE n.nspname = 'cron' AND c.relname = 'job';
+	IF owner IS NULL THEN
+		RAISE EXCEPTION 'pg_cron is not in this database'
+			USING ERRCODE = 'undefined_table',
+				HINT = 'Its table cron.job is in the database that the setting cron.database_name names.';
+	END IF;
+	-- What its rows say runs as the roles that they name.
+	IF NOT is_of_pg_cron
+		AND owner <> (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user)
+		AND NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = owner) THEN
+		RAISE EXCEPTION 'table cron.job belongs to role %, which could have written anything there', owner::regrole
+			USING ERRCODE = 'insufficient_privilege',
+				HINT = 'It is not a table of the extension pg_cron. If you trust its rows, make it belong to the role that imports.';
+	END IF;
+	SELECT e.extnamespace INTO STRICT schema FROM pg_extension e WHERE e.extname = 'jobqueue';
+	EXECUTE format('SELECT %s._exact_call($1, $2)', schema) INTO schedule_call
+		USING 'schedule_sql'::text, '{name,schedule,command,timezone,enabled,run_as,description,overlap,max_attempts}'::text[];
+
+	-- Which columns there are depends on the version.
+	FOR job IN EXECUTE 'SELECT to_jsonb(j) FROM cron.job j ORDER BY j.jobid'
+	LOOP
+		jobid := job->>'jobid';
+		jobname := job->>'jobname';
+		name := coalesce(jobname, 'pg_cron job ' || jobid);
+		task_id := NULL;
+		schedule := btrim(regexp_replace(job->>'schedule', '\s+', ' ', 'g'));
+		run_as := (SELECT r.oid FROM pg_roles r WHERE r.rolname = job->>'username');
+		problem := CASE
+			WHEN job->>'database' <> current_database() THEN
+				format('the job is for the database "%s"', job->>'database')
+			WHEN coalesce(current_setting('cron.use_background_workers', true), 'off') <> 'on'
+				AND job->>'nodename' NOT IN ('', 'localhost', '127.0.0.1', '::1') AND job->>'nodename' NOT LIKE '/%' THEN
+				format('the job runs on the host "%s"', job->>'nodename')
+			WHEN coalesce(current_setting('cron.use_background_workers', true), 'off') <> 'on'
+				AND job->>'nodeport' <> current_setting('port') THEN
+				format('the job runs on port %s, this server has port %s', job->>'nodeport', current_setting('port'))
+			WHEN run_as IS NULL THEN
+				format('role "%s" does not exist', job->>'username')
+			WHEN schedule ~ '^@\S+ ' THEN
+				format('pg_cron ignores what follows %s; write it without', split_part(schedule, ' ', 1))
+			WHEN schedule ~ '^[^@ ]+( \S+){5}' AND schedule !~* '^\d+ ?seconds?$' THEN
+				format('pg_cron ignores what follows the fifth field: "%s"; write five fields',
+					substring(schedule FROM '^(?:\S+ ){5}(.*)$'))
+			WHEN schedule LIKE '%#%' THEN
+				'pg_cron ignores "#" and what follows it in a field; write the field without, or make a task of what was meant'
+			WHEN current_setting('cron.match_dom_and_dow', true) = 'on'
+				AND schedule ~ '^\S+ \S+ [^* ]\S* \S+ [^* ]' THEN
+				'with cron.match_dom_and_dow a day must match day of month and day of week both; here the schedule means either'
+			END;
+		IF problem IS NULL THEN
+			schedule := regexp_replace(schedule, '^(\d+) ?seconds?$', 'every \1 seconds', 'i');
+			schedule := regexp_replace(schedule, '^(\S+ \S+) \$ ', '\1 L ');
+			schedule := regexp_replace(schedule, '^@restart$', '@reboot');
+			there := NULL;
+			BEGIN
+				EXECUTE format('SELECT t.enabled, t.description FROM %s.cron_tasks t WHERE t.name = $1', schema) INTO there USING name;
+				is_on := coalesce(there.enabled, false) OR (enable AND coalesce((job->>'active')::boolean, true));
+				IF there.enabled IS NOT NULL AND there.description IS DISTINCT FROM 'pg_cron job ' || jobid THEN
+					problem := format('there is another cron task "%s"', name);
+				ELSE
+					EXECUTE schedule_call INTO task_id
+						USING name, schedule, job->>'command', zone, is_on, run_as::regrole, 'pg_cron job ' || jobid, 'skip'::text, 1;
+					IF is_on AND coalesce((job->>'active')::boolean, true) THEN
+						twice := twice || jobid;
+					END IF;
+				END IF;
+			EXCEPTION WHEN OTHERS THEN
+				-- what is no fault of the job: read-only, deadlock, resources
+				IF left(SQLSTATE, 2) IN ('25', '40', '53', '57', '58', 'XX') THEN
+					RAISE;
+				END IF;
+				GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+				problem := concat_ws(': ', problem, nullif(detail, ''));
+			END;
+		END IF;
+		RETURN NEXT;
+	END LOOP;
+	IF twice <> '{}' THEN
+		RAISE WARNING 'these jobs of pg_cron are cron tasks now, and both run: %', array_to_string(twice, ', ')
+			USING HINT = 'Before you commit, switch them off there: SELECT cron.alter_job(jobid, active => false), or cron.unschedule(jobid).';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION import_pg_cron(boolean)
+	IS 'Makes the jobs of pg_cron cron tasks, disabled unless told otherwise; problem: why one was not';
 
 -- ---------------------------------------------------------------------------
 -- Public functions: see
