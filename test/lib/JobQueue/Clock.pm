@@ -9,9 +9,9 @@
 #   $clock->set_time(1774745999.5);        # the server believes it is then, and time goes on
 #   $clock->time;                          # what the server believes
 #
-# libfaketime would not do: it takes the place of select(), too, in which the
-# postmaster of version 15 waits, and breaks it. Its processes cannot be told
-# of a jump together either: each reads its file when its own cache is old.
+# libfaketime would not do: it takes the place of select() and epoll_wait(), too,
+# in which the server's processes wait, and once its version 0.9.10 has moved the
+# clock, no job is run any more.
 package JobQueue::Clock;
 
 use strict;
