@@ -30,7 +30,7 @@ OBJS = src/jobqueue.o \
        src/cron/describe.o \
        src/cron/expression.o src/cron/plan.o src/cron/runs.o \
        src/cron/schedule.o src/cron/store.o src/cron/task_row.o \
-       src/cron/tasks.o src/cron/template.o \
+       src/cron/tasks.o src/cron/template.o src/cron/zone.o \
        src/body/body.o src/body/command.o src/body/current.o \
        src/body/journal.o src/body/session.o src/body/watch.o \
        src/base/config.o src/base/catalog.o src/base/db.o \

@@ -8,6 +8,7 @@
 #include "cron/describe.h"
 #include "cron/expression.h"
 #include "cron/schedule.h"
+#include "cron/zone.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -68,7 +69,7 @@ jobqueue_cron_next_runs(PG_FUNCTION_ARGS)
 	refuse_null(fcinfo, 2, "after");
 	refuse_null(fcinfo, 3, "n");
 	jq_cron_parse_or_error(text_to_cstring(PG_GETARG_TEXT_PP(0)), &expr);
-	zone = jq_cron_zone(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	zone = jq_zone_find_or_error(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	after = PG_GETARG_TIMESTAMPTZ(2);
 	n = PG_GETARG_INT32(3);
 	if (TIMESTAMP_NOT_FINITE(after))

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "base/shared_state.h"
+#include "port/atomics.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
@@ -50,8 +51,10 @@ typedef struct JqWorkerSlot
 
 typedef struct JqSharedState
 {
-	LWLock	   *lock;			/* guards everything but incarnation */
+	LWLock	   *lock;			/* guards everything but the next two */
 	int64		incarnation;	/* never changes */
+	pg_atomic_uint32 zone_generation;	/* written with the lock held */
+	uint64		zone_digest;	/* of all time zones; 0: not known */
 	Latch	   *launcher_latch; /* NULL: not running */
 	int			nmarks;			/* MAX_MARKS + 1: too many */
 	Oid			marks[MAX_MARKS];

@@ -64,10 +64,14 @@ request_memory(void)
 	RequestNamedLWLockTranche("jobqueue", 1);
 }
 
-/* In the postmaster at each start, and after each crash. */
+/*
+ * In the postmaster at each start, and after each crash.  Since its start, what
+ * it knows of time zones may have become old.
+ */
 static void
 create_memory(void)
 {
+	static bool is_restart = false;
 	bool		found;
 
 	if (next_startup_hook)
@@ -80,6 +84,8 @@ create_memory(void)
 		memset(jq_slots_state, 0, shared_size());
 		jq_slots_state->lock = &GetNamedLWLockTranche("jobqueue")->lock;
 		jq_slots_state->nslots = max_worker_processes;
+		pg_atomic_init_u32(&jq_slots_state->zone_generation, is_restart);
+		is_restart = true;
 		while (jq_slots_state->incarnation == 0)
 			if (!pg_strong_random(&jq_slots_state->incarnation,
 								  sizeof(jq_slots_state->incarnation)))
@@ -98,6 +104,31 @@ int64
 jq_shared_incarnation(void)
 {
 	return jq_slots_state == NULL ? 0 : jq_slots_state->incarnation;
+}
+
+uint32
+jq_shared_zone_generation(void)
+{
+	return jq_slots_state == NULL ? 0 :
+		pg_atomic_read_u32(&jq_slots_state->zone_generation);
+}
+
+uint32
+jq_shared_note_zones(uint64 digest, bool is_stale)
+{
+	uint32		generation;
+
+	if (jq_slots_state == NULL)
+		return 0;
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	generation = pg_atomic_read_u32(&jq_slots_state->zone_generation);
+	if ((jq_slots_state->zone_digest != 0 &&
+		 jq_slots_state->zone_digest != digest) ||
+		(generation == 0 && is_stale))
+		pg_atomic_write_u32(&jq_slots_state->zone_generation, ++generation);
+	jq_slots_state->zone_digest = digest;
+	LWLockRelease(jq_slots_state->lock);
+	return generation;
 }
 
 const char *

@@ -91,6 +91,18 @@ extern bool jq_shared_is_attached(void);
  */
 extern int64 jq_shared_incarnation(void);
 
+/*
+ * Grows when the files of time zones have changed; 0: they have not, or there
+ * is no shared memory.
+ */
+extern uint32 jq_shared_zone_generation(void);
+
+/*
+ * Tells what the files say now, by a digest of them; is_stale: processes
+ * inherit something else.  Returns the generation that holds then.
+ */
+extern uint32 jq_shared_note_zones(uint64 digest, bool is_stale);
+
 extern const char *jq_shared_kind_name(JqWorkerKind kind);
 extern const char *jq_shared_state_name(JqWorkerState state);
 

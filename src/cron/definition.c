@@ -27,6 +27,7 @@
 #include "base/scope.h"
 #include "cron/task_row.h"
 #include "cron/template.h"
+#include "cron/zone.h"
 
 PG_FUNCTION_INFO_V1(jobqueue_guard_cron_task);
 
@@ -162,7 +163,7 @@ check_names(Definition *task)
 	jq_name_check_required(text_of(task, "name"), "name");
 	jq_name_check_required(text_of(task, "job_type"), "job_type");
 	jq_cron_parse_or_error(text_of(task, "schedule"), &task->plan.expr);
-	task->plan.zone = jq_cron_zone(text_of(task, "timezone"));
+	task->plan.zone = jq_zone_find_or_error(text_of(task, "timezone"));
 	jq_template_check_jsonb(value_of(task, "payload", &isnull), "payload");
 	if (key != NULL)
 	{

@@ -13,6 +13,7 @@
 
 #include "cron/calendar.h"
 #include "cron/schedule.h"
+#include "cron/zone.h"
 
 #include "mb/pg_wchar.h"
 #include "port/pg_bitutils.h"
@@ -49,7 +50,6 @@ static int64 count_local_times(const JqCronExpr *expr, int64 from, int64 end);
 static int64 count_days(const JqCronExpr *expr, int64 from, int64 end);
 static int64 count_times_of_day(const JqCronExpr *expr, int end);
 static int	count_below(uint64 set, int end);
-static int64 segment_end(int64 instant, pg_tz *zone, int64 *offset);
 static int64 next_local_time(const JqCronExpr *expr, int64 from);
 static bool next_date(const JqCronExpr *expr, int *year, int *month, int *day);
 static int	next_time_of_day(const JqCronExpr *expr, int from);
@@ -70,32 +70,6 @@ jq_cron_parse_or_error(const char *schedule, JqCronExpr *expr)
 					quoted_length(schedule), schedule),
 			 errdetail_internal("%s", error.message),
 			 errhint("Use cron_next_runs() to try an expression.")));
-}
-
-/*
- * pg_tzset() tries a name as a POSIX specification if the database has no such
- * zone.  It upper-cases these, and they all have a digit; zones that have one
- * also have a lower-case letter ("Etc/GMT+5"), or are POSIX specifications as
- * well.
- */
-pg_tz *
-jq_cron_zone(const char *name)
-{
-	pg_tz	   *zone = pg_tzset(name);
-
-	if (zone != NULL && pg_tz_acceptable(zone))
-	{
-		const char *known_as = pg_get_timezone_name(zone);
-
-		if (strpbrk(known_as, "0123456789") == NULL ||
-			strpbrk(known_as, "abcdefghijklmnopqrstuvwxyz") != NULL)
-			return zone;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("time zone \"%.*s\" not recognized",
-					quoted_length(name), name),
-			 errhint("Use a name that pg_timezone_names lists.")));
 }
 
 TimestampTz
@@ -153,7 +127,7 @@ next_of_fields(const JqCronExpr *expr, int64 after, pg_tz *zone)
 	while (start < END_OF_SEARCH)
 	{
 		int64		offset;
-		int64		end = segment_end(start, zone, &offset);
+		int64		end = jq_zone_segment_end(start, zone, &offset);
 		int64		from = Max(start, after + 1) + offset;
 		int64		local;
 
@@ -211,7 +185,7 @@ count_of_fields(const JqCronExpr *expr, int64 after, int64 upto, pg_tz *zone)
 	while (start <= upto && start < END_OF_SEARCH)
 	{
 		int64		offset;
-		int64		end = segment_end(start, zone, &offset);
+		int64		end = jq_zone_segment_end(start, zone, &offset);
 		int64		from = Max(start, after + 1) + offset;
 		int64		local_end = Min(end, upto + 1) + offset;
 
@@ -300,40 +274,6 @@ static int
 count_below(uint64 set, int end)
 {
 	return pg_popcount64(set & ((UINT64CONST(1) << end) - 1));
-}
-
-/*
- * End of the segment that holds the instant, and its offset from UTC.
- *
- * At the very last transition of its table, pg_next_dst_boundary() claims that
- * there is none to come even if the zone goes on for ever; one second later it
- * knows better.
- */
-static int64
-segment_end(int64 instant, pg_tz *zone, int64 *offset)
-{
-	long int	before_gmtoff = 0;
-	long int	after_gmtoff;
-	int			before_isdst;
-	int			after_isdst;
-	pg_time_t	boundary;
-
-	for (int i = 0; i <= 1; i++)
-	{
-		pg_time_t	within = instant + i;
-		int			found = pg_next_dst_boundary(&within,
-												 &before_gmtoff,
-												 &before_isdst,
-												 &boundary,
-												 &after_gmtoff,
-												 &after_isdst,
-												 zone);
-
-		*offset = before_gmtoff;
-		if (found > 0)
-			return boundary;
-	}
-	return END_OF_SEARCH + SECS_PER_DAY;	/* the latest local time fits */
 }
 
 /* First local time that is not before from, PG_INT64_MAX if none. */

@@ -13,14 +13,6 @@
 extern void jq_cron_parse_or_error(const char *schedule, JqCronExpr *expr);
 
 /*
- * Time zone of that name, or error 22023.  Names are those of the time zone
- * database in any case; POSIX specifications are refused, also those that the
- * database lists as names on some systems ("EST5EDT"), and so are zones that
- * count leap seconds.
- */
-extern pg_tz *jq_cron_zone(const char *name);
-
-/*
  * First instant strictly after "after" at which expr fires.  DT_NOEND if there
  * is none up to the year 9999; an interval goes on to the end of timestamptz.
  *

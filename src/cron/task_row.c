@@ -13,6 +13,7 @@
 
 #include "base/statement.h"
 #include "cron/task_row.h"
+#include "cron/zone.h"
 
 /* In the order of JQ_TASK_COLUMNS. */
 enum
@@ -91,7 +92,7 @@ jq_task_row_plan(const JqTaskRow *task, JqCronPlan *plan)
 	if (!jq_cron_parse(task->schedule, strlen(task->schedule), &plan->expr,
 					   &error))
 		return pstrdup(error.message);
-	plan->zone = pg_tzset(task->timezone);
+	plan->zone = jq_zone_find(task->timezone);
 	if (plan->zone == NULL)
 		return psprintf("time zone \"%s\" not recognized", task->timezone);
 	plan->starts_at = task->starts_at;

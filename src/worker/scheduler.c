@@ -26,6 +26,7 @@
 #include "commands/dbcommands.h"
 #include "cron/runs.h"
 #include "cron/tasks.h"
+#include "cron/zone.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
@@ -50,6 +51,8 @@
 #define CLOCK_STEP_US (500 * INT64CONST(1000))	/* smaller ones are no jump */
 #define WATCH_REST 50			/* times the watching took: 2 % of the time */
 #define MAX_WATCH_REST_MS 5000	/* of the frequent looks: one may have waited */
+#define ZONES_REST_MS 5000		/* after an error; doubled after the next */
+#define MAX_ZONES_REST_MS 300000
 
 static bool is_started = false; /* there was something to do once */
 static bool is_draining = false;	/* there is nothing to do any more */
@@ -58,6 +61,7 @@ static bool is_draining = false;	/* there is nothing to do any more */
 static int64 watch_at = 0;
 static int64 thorough_at = 0;
 static int64 prune_at = 0;
+static int64 zones_at = 0;		/* PG_INT64_MAX: when asked to */
 
 /*
  * Where the scheduler stands in the index of next_run_at: every task that is
@@ -80,6 +84,8 @@ static void report_start(void);
 static void end_absent(void);
 static void end_when_drained(JqQuiet quiet);
 static bool has_executors(void);
+static void watch_zones(void);
+static void heed_zones(void *arg);
 static void run_cron(void *arg);
 static void replan_cron(void *arg);
 static bool clock_has_jumped(void);
@@ -152,6 +158,7 @@ run_cycle(void)
 		return sleep_ms;
 
 	/* Somebody waits for the first; the others wake us when they enqueue. */
+	watch_zones();
 	if (clock_has_jumped())
 		(void) jq_worker_protect(replan_cron, NULL);
 	(void) jq_worker_protect(run_cron, NULL);
@@ -261,6 +268,45 @@ has_executors(void)
 			workers[i].database == MyDatabaseId)
 			return true;
 	return false;
+}
+
+/*
+ * At the start, and after each reload of the configuration.  What an operator
+ * has to put right is tried again less and less often.
+ */
+static void
+watch_zones(void)
+{
+	static int64 rest_ms = ZONES_REST_MS;
+
+	if (jq_worker_was_reloaded())
+	{
+		zones_at = 0;
+		rest_ms = ZONES_REST_MS;
+	}
+	if (jq_clock_ms() < zones_at)
+		return;
+	zones_at = PG_INT64_MAX;
+	if (jq_worker_protect(heed_zones, NULL))
+		return;
+	zones_at = jq_clock_ms() + rest_ms;
+	rest_ms = Min(rest_ms * 2, MAX_ZONES_REST_MS);
+}
+
+/* Where the rules of time zones have changed, so must plans. */
+static void
+heed_zones(void *arg)
+{
+	bool		have_changed;
+
+	jq_catalog_begin();
+	have_changed = jq_zones_reload();
+	jq_catalog_commit();
+	if (!have_changed)
+		return;
+
+	replan_cron(NULL);
+	jq_zones_settle();
 }
 
 /* A transaction that finds nothing due writes nothing, and costs nothing. */

@@ -38,6 +38,7 @@ StaticAssertDecl(sizeof(StartParameters) <= BGW_EXTRALEN,
 static StartParameters parameters;
 static MemoryContext cycle_context = NULL;
 static bool settings_are_pinned = false;
+static bool was_reloaded = false;
 
 static void register_failed(const JqWorkerRef *ref);
 static void reserve_own_slot(void);
@@ -197,6 +198,16 @@ jq_worker_reload(void)
 	ProcessConfigFile(PGC_SIGHUP);
 	if (settings_are_pinned)
 		jq_db_pin_settings();
+	was_reloaded = true;
+}
+
+bool
+jq_worker_was_reloaded(void)
+{
+	bool		result = was_reloaded;
+
+	was_reloaded = false;
+	return result;
 }
 
 void

@@ -62,6 +62,9 @@ extern void jq_worker_pause(long timeout_ms, const char *wait_event);
 /* Reloads the configuration if asked, between units of work. */
 extern void jq_worker_reload(void);
 
+/* Whether that was asked since the last call, or since the start. */
+extern bool jq_worker_was_reloaded(void);
+
 /* Keeps settings of roles and databases away from this process. */
 extern void jq_worker_pin_settings(void);
 
