@@ -10,6 +10,11 @@ start_results()
 	echo 'suite,autovacuum,snapshot,system,round,second,jobs_per_s' >"$results/slices.csv"
 	echo 'what,synchronous_commit,jobs,p50_ms,p99_ms' >"$results/latency.csv"
 	echo 'server,seconds,cpu_percent,transaction_ids,wal_bytes' >"$results/idle.csv"
+	echo 'what,samples,p50_ms,p99_ms,max_ms' >"$results/cron_start.csv"
+	echo 'what,round,jobs,first_ms,half_ms,last_ms' >"$results/cron_burst.csv"
+	echo 'due,jobs,skipped,p50_ms,p99_ms,max_ms,p99_first_ms,p99_last_ms,cpu_percent,private_kb,growth_kb' \
+		>"$results/cron_load.csv"
+	echo 'server,seconds,cpu_percent,transaction_ids,wal_bytes' >"$results/cron_idle.csv"
 	{
 		echo '# Results'
 		echo

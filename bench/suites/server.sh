@@ -139,7 +139,7 @@ next_transaction_id()
 	query postgres -c 'SELECT pg_snapshot_xmax(pg_current_snapshot())'
 }
 
-measure_idle() # server
+measure_idle() # server, seconds, CSV file
 {
 	local ids
 
@@ -147,15 +147,15 @@ measure_idle() # server
 	sleep 3
 	ids=$(next_transaction_id)
 	start_meters
-	sleep "$idle"
+	sleep "$2"
 	stop_meters
 	ids=$(($(next_transaction_id) - ids))
-	awk -v server="$1" -v seconds="$idle" -v ticks="$ticks" -v hertz="$(getconf CLK_TCK)" \
+	awk -v server="$1" -v seconds="$2" -v ticks="$ticks" -v hertz="$(getconf CLK_TCK)" \
 		-v ids="$ids" -v wal="$wal_bytes" 'BEGIN {
 			printf "%s,%d,%s,%d,%d\n", server, seconds,
 				ticks == "" ? "" : sprintf("%.3f", 100 * ticks / hertz / seconds), ids, wal
-		}' >>"$results/idle.csv"
-	progress "idle: $(tail -n 1 "$results/idle.csv")"
+		}' >>"$results/$3"
+	progress "idle: $(tail -n 1 "$results/$3")"
 }
 
 idle_with_cron()
@@ -163,17 +163,17 @@ idle_with_cron()
 	restart_server "shared_preload_libraries = 'pg_cron'" "cron.database_name = 'plpgsql'"
 	query plpgsql -c 'CREATE EXTENSION pg_cron' \
 		-c "SELECT cron.schedule('0 0 1 1 *', 'SELECT 1')" >/dev/null
-	measure_idle cron
+	measure_idle cron "$idle" idle.csv
 	query plpgsql -c 'DROP EXTENSION pg_cron'
 }
 
 suite_idle()
 {
 	restart_server "shared_preload_libraries = ''"
-	measure_idle bare
+	measure_idle bare "$idle" idle.csv
 	restart_server 'jobqueue.launcher = on'
 	query jobqueue -v kept=true -f "$top/bench/sql/jobqueue.sql"
-	measure_idle launcher
+	measure_idle launcher "$idle" idle.csv
 	get_debian_package "postgresql-$major-cron" pg_cron && idle_with_cron
 	restart_server
 	tabulate "An idle server, $idle s" plain.awk idle.csv \
