@@ -148,8 +148,11 @@ static bool
 is_restored(const Definition *task)
 {
 	bool		has_plan = instant_of(task, "next_run_at", DT_NOEND) != DT_NOEND;
+	bool		isnull;
+	bool		is_enabled = DatumGetBool(value_of(task, "enabled", &isnull));
 
-	return TRIGGER_FIRED_BY_INSERT(task->trigger->tg_event) && has_plan &&
+	return TRIGGER_FIRED_BY_INSERT(task->trigger->tg_event) &&
+		(has_plan || !is_enabled) &&
 		jq_ownership_is_restore(jq_scope_caller(),
 								instant_of(task, "updated_at", 0));
 }
