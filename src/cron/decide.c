@@ -38,6 +38,7 @@ static JqStatement select_busy = {
 
 static void decide(JqTaskBatch *batch, JqDueTask *task);
 static bool decide_by_schedule(JqTaskBatch *batch, JqDueTask *task);
+static int64 missed_since(const JqDueTask *task, TimestampTz latest);
 static void decide_by_start(JqTaskBatch *batch, JqDueTask *task);
 static void drop_run(JqDueTask *task, TimestampTz instant);
 static void drop_old(const JqTaskBatch *batch, JqDueTask *task);
@@ -95,9 +96,28 @@ decide_by_schedule(JqTaskBatch *batch, JqDueTask *task)
 			jq_batch_add_run(batch, task, due.instants[i]);
 	}
 	task->missed = due.missed;
+	if (task->row.planned <= task->row.decided_until)
+		task->missed = missed_since(task, due.latest);
 	task->decided_until = due.latest;
 	task->next = due.next;
 	return true;
+}
+
+/*
+ * Somebody has set next_run_at back, or the clock: what was decided about
+ * before is not missed a second time.
+ */
+static int64
+missed_since(const JqDueTask *task, TimestampTz latest)
+{
+	TimestampTz decided_until = task->row.decided_until;
+	int64		missed = jq_cron_count(&task->plan.expr, decided_until, latest,
+									   task->row.planned, task->plan.zone);
+
+	for (int i = 0; i < task->nruns; i++)
+		if (task->runs[i].instant > decided_until)
+			missed--;
+	return missed;
 }
 
 /* A start outside of the bounds of the task is none of its runs. */
@@ -177,9 +197,8 @@ drop_run(JqDueTask *task, TimestampTz instant)
 }
 
 /*
- * Somebody has set next_run_at back, or the clock.  Rows of cron_runs may have
- * been pruned: what is older than they reach was decided about, too, and
- * nothing is missed a second time.
+ * Rows of cron_runs may have been pruned: what is older than they reach was
+ * decided about, too, if next_run_at was set back.
  */
 static void
 drop_old(const JqTaskBatch *batch, JqDueTask *task)
@@ -193,10 +212,6 @@ drop_old(const JqTaskBatch *batch, JqDueTask *task)
 	for (int i = task->nruns - 1; i >= 0; i--)
 		if (task->runs[i].instant < Min(horizon, decided_until + 1))
 			drop_run(task, task->runs[i].instant);
-	task->missed = Min(task->missed,
-					   jq_cron_count(&task->plan.expr, decided_until,
-									 task->decided_until, task->row.planned,
-									 task->plan.zone));
 }
 
 /* Of the tasks that want to know. */
