@@ -9,7 +9,6 @@
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/columns.h"
@@ -65,9 +64,6 @@ decide(JqTaskBatch *batch, JqDueTask *task)
 {
 	const char *fault = jq_task_row_plan(&task->row, &task->plan);
 
-	if (fault == NULL &&
-		!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(task->row.owner)))
-		fault = "the owner of the task no longer exists";
 	if (fault != NULL)
 	{
 		jq_batch_disable(task, fault);

@@ -9,6 +9,7 @@
 
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/statement.h"
@@ -95,6 +96,8 @@ jq_task_row_plan(const JqTaskRow *task, JqCronPlan *plan)
 	plan->zone = jq_zone_find(task->timezone);
 	if (plan->zone == NULL)
 		return psprintf("time zone \"%s\" not recognized", task->timezone);
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(task->owner)))
+		return "the owner of the task no longer exists";
 	plan->starts_at = task->starts_at;
 	plan->ends_at = task->ends_at;
 	plan->catch_up = task->catch_up;

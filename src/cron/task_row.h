@@ -54,7 +54,7 @@ extern void jq_task_row_read(JqTaskRow *task, uint64 row);
 
 /*
  * Fills in the plan.  NULL, or what is wrong with the definition: it can go
- * stale, for its zone may be gone.
+ * stale, for its zone or its owner may be gone.
  */
 extern const char *jq_task_row_plan(const JqTaskRow *task, JqCronPlan *plan);
 
