@@ -51,7 +51,10 @@ typedef struct NewTask
 	char		nulls[TASK_COUNT];
 } NewTask;
 
-/* The row trigger plans the next run, in both branches. */
+/*
+ * The row trigger plans the next run, in both branches; a task that is over by
+ * the first is so in the second, for the same reason.
+ */
 static JqStatement upsert_task = {
 	.text = "INSERT INTO @.cron_tasks AS t (name, schedule, job_type, payload,"
 	" timezone, priority, max_attempts, stage, enabled, description, owner,"
@@ -63,7 +66,9 @@ static JqStatement upsert_task = {
 	" job_type = EXCLUDED.job_type, payload = EXCLUDED.payload,"
 	" timezone = EXCLUDED.timezone, priority = EXCLUDED.priority,"
 	" max_attempts = EXCLUDED.max_attempts, stage = EXCLUDED.stage,"
-	" enabled = EXCLUDED.enabled, description = EXCLUDED.description,"
+	" enabled = EXCLUDED.enabled,"
+	" disabled_reason = coalesce(EXCLUDED.disabled_reason, t.disabled_reason),"
+	" description = EXCLUDED.description,"
 	" owner = coalesce($11, t.owner, EXCLUDED.owner),"
 	" catch_up = EXCLUDED.catch_up, catch_up_limit = EXCLUDED.catch_up_limit,"
 	" start_deadline = EXCLUDED.start_deadline, overlap = EXCLUDED.overlap,"
