@@ -261,6 +261,8 @@ settle_plan(Definition *task)
 	{
 		clear(task, SET_NEXT_RUN_AT);
 		clear(task, SET_PLANNED_AT);
+		if (task->plan.ends_at < now)
+			end(task, "ends_at has passed");
 	}
 	else if (means_other_instants(task))
 	{

@@ -132,8 +132,9 @@ static TimestampTz spread(const JqDueTask *task, TimestampTz instant);
 static void note_jobs(const Share *share, uint64 count);
 static void insert_runs_of(const Share *share);
 static void move_plans(const Share *share);
-static void add_task(const JqDueTask *task, JqColumn *columns);
-static const char *reason_to_end(const JqDueTask *task, int64 enqueued);
+static void add_task(const JqDueTask *task, TimestampTz now, JqColumn *columns);
+static const char *reason_to_end(const JqDueTask *task, TimestampTz now,
+								 int64 enqueued);
 
 void
 jq_batch_store(JqTaskBatch *batch)
@@ -390,7 +391,7 @@ move_plans(const Share *share)
 
 	for (int i = 0; i < share->ntasks; i++)
 		if (!share->tasks[i].is_left)
-			add_task(&share->tasks[i], columns);
+			add_task(&share->tasks[i], share->batch->now, columns);
 	if (columns[0].count == 0)
 		return;
 	for (; n < (int) lengthof(types); n++)
@@ -403,7 +404,7 @@ move_plans(const Share *share)
 }
 
 static void
-add_task(const JqDueTask *task, JqColumn *columns)
+add_task(const JqDueTask *task, TimestampTz now, JqColumn *columns)
 {
 	const JqTaskRun *last = NULL;
 	int64		enqueued = 0;
@@ -416,7 +417,7 @@ add_task(const JqDueTask *task, JqColumn *columns)
 		last = &task->runs[i];
 		enqueued++;
 	}
-	end_reason = reason_to_end(task, enqueued);
+	end_reason = reason_to_end(task, now, enqueued);
 	jq_column_add(columns++, Int64GetDatum(task->row.id), false);
 	jq_column_add(columns++, TimestampTzGetDatum(task->next),
 				  TIMESTAMP_IS_NOEND(task->next) || end_reason != NULL);
@@ -434,12 +435,12 @@ add_task(const JqDueTask *task, JqColumn *columns)
 
 /* Whether a task has come to its end, by what was decided; NULL: it has not. */
 static const char *
-reason_to_end(const JqDueTask *task, int64 enqueued)
+reason_to_end(const JqDueTask *task, TimestampTz now, int64 enqueued)
 {
 	if (enqueued >= task->row.runs_left)
 		return "max_runs is reached";
 	if (!TIMESTAMP_IS_NOEND(task->next) ||
-		task->plan.expr.kind == JQ_CRON_REBOOT)
+		(task->plan.expr.kind == JQ_CRON_REBOOT && now <= task->plan.ends_at))
 		return NULL;
 	return TIMESTAMP_IS_NOEND(task->plan.ends_at) ?
 		"the schedule has no further instants" : "ends_at has passed";
