@@ -358,13 +358,15 @@ insert_runs_of(const Share *share)
 		for (int j = 0; j < task->nruns; j++)
 		{
 			const JqTaskRun *run = &task->runs[j];
+			const char *reason = run->skip_reason;
 
+			if (run->job_id == 0 && reason == NULL)
+				reason = task->row.unique_key != NULL ?
+					"a live job has its unique key" : "a trigger left its job out";
 			jq_column_add(&columns[0], Int64GetDatum(task->row.id), false);
 			jq_column_add(&columns[1], TimestampTzGetDatum(run->instant), false);
 			jq_column_add(&columns[2], Int64GetDatum(run->job_id), run->job_id == 0);
-			jq_column_add_string(&columns[3], run->job_id != 0 ? NULL :
-								 run->skip_reason != NULL ? run->skip_reason :
-								 "a live job has its unique key");
+			jq_column_add_string(&columns[3], reason);
 		}
 	}
 	if (columns[0].count == 0)
