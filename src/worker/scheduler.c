@@ -72,6 +72,8 @@ static int64 zones_at = 0;		/* PG_INT64_MAX: when asked to */
 static TimestampTz next_cron_at = DT_NOBEGIN;
 static int64 cron_retry_at = 0; /* what is due now waits for somebody */
 static int64 cron_recheck_at = 0;	/* should an invalidation be lost */
+static bool plans_are_stale = false;	/* not all could be made anew */
+static int64 replan_at = 0;
 
 /* by the clock on the wall, and read again in each cycle */
 static TimestampTz next_announcement_at = DT_NOEND;
@@ -160,6 +162,8 @@ run_cycle(void)
 	/* Somebody waits for the first; the others wake us when they enqueue. */
 	watch_zones();
 	if (clock_has_jumped())
+		plans_are_stale = true;
+	if (plans_are_stale && jq_clock_ms() >= replan_at)
 		(void) jq_worker_protect(replan_cron, NULL);
 	(void) jq_worker_protect(run_cron, NULL);
 	(void) jq_worker_protect(jq_demand_serve, NULL);
@@ -187,6 +191,8 @@ run_cycle(void)
 		return 0;
 	if (next_announcement_at < TimestampTzPlusMilliseconds(now, sleep_ms))
 		sleep_ms = (next_announcement_at - now) / 1000 + 1;
+	if (plans_are_stale)
+		sleep_ms = Min(sleep_ms, Max(replan_at - jq_clock_ms(), 0));
 	return Min(sleep_ms, ms_until_cron(now));
 }
 
@@ -338,14 +344,19 @@ run_cron(void *arg)
 
 /*
  * Plans that were made by another time: before the clock was set back, or
- * while no scheduler was there to see it.
+ * while no scheduler was there to see it.  What cannot be done now, because
+ * somebody holds a row or the table, is tried again.
  */
 static void
 replan_cron(void *arg)
 {
+	bool		is_complete;
+
+	replan_at = jq_clock_ms() + CRON_RETRY_MS;
 	jq_db_begin("planning cron tasks");
-	(void) jq_tasks_replan();
+	is_complete = jq_tasks_replan();
 	jq_db_commit();
+	plans_are_stale = !is_complete;
 	next_cron_at = DT_NOBEGIN;
 }
 
