@@ -51,10 +51,12 @@ static JqStatement select_named = {
 };
 
 static JqStatement select_next = {
-	.text = "SELECT min(next_run_at) FROM @.cron_tasks"
-	" WHERE enabled AND next_run_at >= $1",
-	.nargs = 1,
-	.argtypes = {TIMESTAMPTZOID}
+	.text = "SELECT min(next_run_at), CASE WHEN min(next_run_at) <= $2 THEN"
+	" (SELECT min(next_run_at) FROM @.cron_tasks"
+	" WHERE enabled AND next_run_at > $2) END"
+	" FROM @.cron_tasks WHERE enabled AND next_run_at >= $1",
+	.nargs = 2,
+	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 static JqStatement update_manual = {
@@ -66,11 +68,12 @@ static JqStatement update_manual = {
 
 static int	enqueue_batch(JqTaskBatch *batch, JqStatement *select,
 						  Datum *values);
+static TimestampTz instant_or_none(int column);
 static void read_tasks(JqTaskBatch *batch, uint64 count);
 static void log_lateness(const JqTaskBatch *batch);
 
 int
-jq_runs_enqueue_due(TimestampTz from, TimestampTz *next)
+jq_runs_enqueue_due(TimestampTz from, JqCronOutlook *outlook)
 {
 	JqTaskBatch starting = {.kind = JQ_RUN_BY_START,.now = GetCurrentTimestamp()};
 	JqTaskBatch due = {.kind = JQ_RUN_BY_SCHEDULE,.now = starting.now};
@@ -86,16 +89,13 @@ jq_runs_enqueue_due(TimestampTz from, TimestampTz *next)
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	enqueued = enqueue_batch(&starting, &select_starting, start_values);
 	enqueued += enqueue_batch(&due, &select_due, due_values);
-	if (next != NULL)
+	if (outlook != NULL)
 	{
-		bool		isnull;
-		Datum		value;
-
 		jq_scope_prefer_indexes();
 		jq_scope_refresh();
 		(void) jq_statement_query(&select_next, due_values, NULL, 1);
-		value = jq_statement_nullable(0, 1, &isnull);
-		*next = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+		outlook->next = instant_or_none(1);
+		outlook->later = instant_or_none(2);
 	}
 	jq_scope_leave();
 	return enqueued;
@@ -161,6 +161,16 @@ enqueue_batch(JqTaskBatch *batch, JqStatement *select, Datum *values)
 				enqueued++;
 	log_lateness(batch);
 	return enqueued;
+}
+
+/* Of the only row of a result. */
+static TimestampTz
+instant_or_none(int column)
+{
+	bool		isnull;
+	Datum		value = jq_statement_nullable(0, column, &isnull);
+
+	return isnull ? DT_NOEND : DatumGetTimestampTz(value);
 }
 
 static void

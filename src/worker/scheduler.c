@@ -71,6 +71,7 @@ static int64 zones_at = 0;		/* PG_INT64_MAX: when asked to */
  */
 static TimestampTz next_cron_at = DT_NOBEGIN;
 static int64 cron_retry_at = 0; /* what is due now waits for somebody */
+static TimestampTz later_cron_at = DT_NOEND;	/* what comes meanwhile */
 static int64 cron_recheck_at = 0;	/* should an invalidation be lost */
 static bool plans_are_stale = false;	/* not all could be made anew */
 static int64 replan_at = 0;
@@ -320,7 +321,7 @@ static void
 run_cron(void *arg)
 {
 	TimestampTz from;
-	TimestampTz next;
+	JqCronOutlook outlook;
 	int			enqueued;
 
 	if (jq_tasks_have_changed() || jq_clock_ms() >= cron_recheck_at)
@@ -333,12 +334,14 @@ run_cron(void *arg)
 
 	from = next_cron_at;
 	next_cron_at = DT_NOBEGIN;	/* should this fail */
+	later_cron_at = DT_NOEND;
 	cron_retry_at = jq_clock_ms() + CRON_RETRY_MS;
 	jq_db_begin("enqueueing cron tasks");
-	enqueued = jq_runs_enqueue_due(from, &next);
+	enqueued = jq_runs_enqueue_due(from, &outlook);
 	jq_db_commit();
-	next_cron_at = next;
-	if (enqueued > 0 || next != from)
+	next_cron_at = outlook.next;
+	later_cron_at = outlook.later;
+	if (enqueued > 0 || outlook.next != from)
 		cron_retry_at = 0;
 }
 
@@ -374,9 +377,12 @@ clock_has_jumped(void)
 static long
 ms_until_cron(TimestampTz now)
 {
-	if (next_cron_at <= now)
-		return Max(cron_retry_at - jq_clock_ms(), 0);
-	return (long) Min((next_cron_at - now) / 1000 + 1, LONG_MAX);
+	if (next_cron_at > now)
+		return (long) Min((next_cron_at - now) / 1000 + 1, LONG_MAX);
+	if (later_cron_at <= now)
+		return 0;
+	return (long) Max(Min(cron_retry_at - jq_clock_ms(),
+						  (later_cron_at - now) / 1000 + 1), 0);
 }
 
 /*
