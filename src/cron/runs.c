@@ -53,10 +53,12 @@ static JqStatement select_named = {
 static JqStatement select_next = {
 	.text = "SELECT min(next_run_at), CASE WHEN min(next_run_at) <= $2 THEN"
 	" (SELECT min(next_run_at) FROM @.cron_tasks"
-	" WHERE enabled AND next_run_at > $2) END"
+	" WHERE enabled AND next_run_at > $2) END,"
+	" EXISTS (SELECT FROM @.cron_tasks WHERE enabled AND run_on_start"
+	" AND (start_seen_at < $3 OR start_seen_at > $3))"
 	" FROM @.cron_tasks WHERE enabled AND next_run_at >= $1",
-	.nargs = 2,
-	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID}
+	.nargs = 3,
+	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 static JqStatement update_manual = {
@@ -68,6 +70,8 @@ static JqStatement update_manual = {
 
 static int	enqueue_batch(JqTaskBatch *batch, JqStatement *select,
 						  Datum *values);
+static void look_ahead(TimestampTz from, TimestampTz now,
+					   JqCronOutlook *outlook);
 static TimestampTz instant_or_none(int column);
 static void read_tasks(JqTaskBatch *batch, uint64 count);
 static void log_lateness(const JqTaskBatch *batch);
@@ -90,13 +94,7 @@ jq_runs_enqueue_due(TimestampTz from, JqCronOutlook *outlook)
 	enqueued = enqueue_batch(&starting, &select_starting, start_values);
 	enqueued += enqueue_batch(&due, &select_due, due_values);
 	if (outlook != NULL)
-	{
-		jq_scope_prefer_indexes();
-		jq_scope_refresh();
-		(void) jq_statement_query(&select_next, due_values, NULL, 1);
-		outlook->next = instant_or_none(1);
-		outlook->later = instant_or_none(2);
-	}
+		look_ahead(from, due.now, outlook);
 	jq_scope_leave();
 	return enqueued;
 }
@@ -161,6 +159,28 @@ enqueue_batch(JqTaskBatch *batch, JqStatement *select, Datum *values)
 				enqueued++;
 	log_lateness(batch);
 	return enqueued;
+}
+
+/* Also at tasks that have not run since the server has started. */
+static void
+look_ahead(TimestampTz from, TimestampTz now, JqCronOutlook *outlook)
+{
+	Datum		values[] = {
+		TimestampTzGetDatum(from), TimestampTzGetDatum(now),
+		TimestampTzGetDatum(PgStartTime)
+	};
+
+	jq_scope_prefer_indexes();
+	jq_scope_refresh();
+	(void) jq_statement_query(&select_next, values, NULL, 1);
+	outlook->next = instant_or_none(1);
+	outlook->later = instant_or_none(2);
+	if (DatumGetBool(jq_statement_value(0, 3)))
+	{
+		if (outlook->next > now)
+			outlook->later = outlook->next;
+		outlook->next = DT_NOBEGIN;
+	}
 }
 
 /* Of the only row of a result. */

@@ -15,7 +15,8 @@
 /* When tasks are due; DT_NOEND: none is. */
 typedef struct JqCronOutlook
 {
-	TimestampTz next;			/* the earliest, also if it is due by now */
+	TimestampTz next;			/* the earliest, also if it is due by now;
+								 * DT_NOBEGIN: by the start of the server */
 	TimestampTz later;			/* then, the earliest that is not */
 } JqCronOutlook;
 

@@ -12,10 +12,11 @@ use JobQueue::Storm qw(log_problems);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $clock = JobQueue::Clock->new
   or plan skip_all => 'no compiler for the library that moves the clock';
-my $node = $clock->run(sub { JobQueue::Cluster->new('main', init => { allows_streaming => 1 }, conf => "timezone = UTC\nlog_statement = none") });
+my $node = $clock->run(sub { JobQueue::Cluster->new('main', init => { allows_streaming => 1 }, conf => "timezone = UTC\nlog_statement = none\nmax_prepared_transactions = 2") });
 
 my $tasks = q{
 	SELECT schedule_cron_task('reboot', '@reboot', 'outside'),
@@ -37,7 +38,7 @@ sub runs
 	return join ' ', split /\n/, $server->safe_psql($database, q{
 		SELECT t.name || ':' || count(*) || CASE WHEN count(DISTINCT q.id) = count(*) AND bool_and(kind = 'start') THEN '' ELSE '!' END
 		FROM cron_runs r JOIN cron_tasks t ON t.id = r.task_id LEFT JOIN jobs_queue q ON q.id = r.job_id
-		WHERE t.name NOT IN ('marker', 'second', 'minute') GROUP BY t.name ORDER BY 1});
+		WHERE t.job_type = 'outside' AND t.name <> 'marker' GROUP BY t.name ORDER BY 1});
 }
 
 # Waits until the scheduler has looked for due tasks in both databases, after
@@ -99,13 +100,27 @@ $clock->set_offset(-7200);
 $clock->run(sub { $node->start });
 are($node, 'hourly:3 off:2 reboot:1 twice:2', 'a start is another even if it is earlier');
 
+# Many of them, and one that somebody holds when the server starts
+my $many = q{FROM cron_runs r JOIN cron_tasks t ON t.id = r.task_id WHERE t.job_type = 'many'};
+$node->safe_psql('postgres', q{
+	SELECT schedule_cron_task('many ' || n, '@reboot', 'many') FROM generate_series(1, 2500) n;
+	BEGIN; SELECT FROM cron_tasks WHERE name = 'many 1' FOR UPDATE; PREPARE TRANSACTION 'holder'});
+$clock->run(sub { $node->restart });
+my $restarted = time;
+wait_for_query($node, "SELECT count(*) $many", 2499);
+$node->safe_psql('postgres', q{ROLLBACK PREPARED 'holder'});
+wait_for_query($node, "SELECT count(*) $many", 2500);
+cmp_ok(time - $restarted, '<', 20, 'nothing but a lock makes one of many wait');
+are($node, 'hourly:4 off:3 reboot:1 twice:2', 'each once');
+$node->safe_psql('postgres', q{DELETE FROM cron_tasks WHERE job_type = 'many'});
+
 # The same in sessions that enqueue beside the scheduler
 $node->append_conf('postgresql.conf', 'jobqueue.enabled = off');
 $clock->run(sub { $node->restart });
 is($node->safe_psql('postgres', 'SELECT enqueue_cron_tasks(); SELECT enqueue_cron_tasks()'), "2\n0", 'whoever enqueues serves the start, once');
 $node->append_conf('postgresql.conf', 'jobqueue.enabled = on');
 $node->reload;
-are($node, 'hourly:4 off:3 reboot:1 twice:2', 'and nobody else does again');
+are($node, 'hourly:5 off:4 reboot:1 twice:2', 'and nobody else does again');
 
 # ---- standby ----
 
@@ -132,7 +147,7 @@ cmp_ok($standby->safe_psql('postgres', "SELECT count(*) FROM jobs_queue WHERE cr
 	'those between are caught up');
 cmp_ok($standby->safe_psql('postgres', q{SELECT missed_count FROM cron_tasks WHERE name = 'minute'}), '>=', 9, 'as catch_up says');
 scheduler_has_looked($standby);
-is(runs($standby, 'other'), 'hourly:5 off:4 reboot:1 twice:2', 'its start is one, for the tasks that its primary had');
+is(runs($standby, 'other'), 'hourly:6 off:5 reboot:1 twice:2', 'its start is one, for the tasks that its primary had');
 
 $_->stop('fast') for $standby;
 is(log_problems($_), '', 'nothing else has crashed') for $node, $standby;
