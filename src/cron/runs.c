@@ -70,6 +70,7 @@ static JqStatement update_manual = {
 
 static int	enqueue_batch(JqTaskBatch *batch, JqStatement *select,
 						  Datum *values);
+static bool has_moved(const JqTaskBatch *batch);
 static void look_ahead(TimestampTz from, TimestampTz now,
 					   JqCronOutlook *outlook);
 static TimestampTz instant_or_none(int column);
@@ -94,7 +95,10 @@ jq_runs_enqueue_due(TimestampTz from, JqCronOutlook *outlook)
 	enqueued = enqueue_batch(&starting, &select_starting, start_values);
 	enqueued += enqueue_batch(&due, &select_due, due_values);
 	if (outlook != NULL)
+	{
+		outlook->has_moved = has_moved(&starting) || has_moved(&due);
 		look_ahead(from, due.now, outlook);
+	}
 	jq_scope_leave();
 	return enqueued;
 }
@@ -159,6 +163,16 @@ enqueue_batch(JqTaskBatch *batch, JqStatement *select, Datum *values)
 				enqueued++;
 	log_lateness(batch);
 	return enqueued;
+}
+
+/* Whether any task of the batch waits for another instant now. */
+static bool
+has_moved(const JqTaskBatch *batch)
+{
+	for (int i = 0; i < batch->ntasks; i++)
+		if (!batch->tasks[i].is_left)
+			return true;
+	return false;
 }
 
 /* Also at tasks that have not run since the server has started. */

@@ -15,6 +15,7 @@
 /* When tasks are due; DT_NOEND: none is. */
 typedef struct JqCronOutlook
 {
+	bool		has_moved;		/* some were decided about: more may be due */
 	TimestampTz next;			/* the earliest, also if it is due by now;
 								 * DT_NOBEGIN: by the start of the server */
 	TimestampTz later;			/* then, the earliest that is not */

@@ -322,7 +322,6 @@ run_cron(void *arg)
 {
 	TimestampTz from;
 	JqCronOutlook outlook;
-	int			enqueued;
 
 	if (jq_tasks_have_changed() || jq_clock_ms() >= cron_recheck_at)
 	{
@@ -337,11 +336,11 @@ run_cron(void *arg)
 	later_cron_at = DT_NOEND;
 	cron_retry_at = jq_clock_ms() + CRON_RETRY_MS;
 	jq_db_begin("enqueueing cron tasks");
-	enqueued = jq_runs_enqueue_due(from, &outlook);
+	(void) jq_runs_enqueue_due(from, &outlook);
 	jq_db_commit();
 	next_cron_at = outlook.next;
 	later_cron_at = outlook.later;
-	if (enqueued > 0 || outlook.next != from)
+	if (outlook.has_moved || outlook.next != from)
 		cron_retry_at = 0;
 }
 
