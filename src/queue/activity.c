@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -62,7 +61,6 @@ static uint32 known_generation = 0; /* 0: nothing is known */
 static Oid	known_identity = InvalidOid;	/* the tables it was read from */
 static Oid	known_stops = InvalidOid;
 static uint32 generation = 1;
-
 
 static JqStatement select_standing = {
 	.text = "SELECT i.system_identifier, i.database, i.paused_at IS NOT NULL,"
