@@ -51,10 +51,14 @@ static JqStatement select_named = {
 };
 
 static JqStatement select_next = {
-	.text = "SELECT min(next_run_at) FROM @.cron_tasks"
-	" WHERE enabled AND next_run_at >= $1",
-	.nargs = 1,
-	.argtypes = {TIMESTAMPTZOID}
+	.text = "SELECT min(next_run_at), CASE WHEN min(next_run_at) <= $2 THEN"
+	" (SELECT min(next_run_at) FROM @.cron_tasks"
+	" WHERE enabled AND next_run_at > $2) END,"
+	" EXISTS (SELECT FROM @.cron_tasks WHERE enabled AND run_on_start"
+	" AND (start_seen_at < $3 OR start_seen_at > $3))"
+	" FROM @.cron_tasks WHERE enabled AND next_run_at >= $1",
+	.nargs = 3,
+	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 static JqStatement update_manual = {
@@ -66,11 +70,15 @@ static JqStatement update_manual = {
 
 static int	enqueue_batch(JqTaskBatch *batch, JqStatement *select,
 						  Datum *values);
+static bool has_moved(const JqTaskBatch *batch);
+static void look_ahead(TimestampTz from, TimestampTz now,
+					   JqCronOutlook *outlook);
+static TimestampTz instant_or_none(int column);
 static void read_tasks(JqTaskBatch *batch, uint64 count);
 static void log_lateness(const JqTaskBatch *batch);
 
 int
-jq_runs_enqueue_due(TimestampTz from, TimestampTz *next)
+jq_runs_enqueue_due(TimestampTz from, JqCronOutlook *outlook)
 {
 	JqTaskBatch starting = {.kind = JQ_RUN_BY_START,.now = GetCurrentTimestamp()};
 	JqTaskBatch due = {.kind = JQ_RUN_BY_SCHEDULE,.now = starting.now};
@@ -86,16 +94,10 @@ jq_runs_enqueue_due(TimestampTz from, TimestampTz *next)
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	enqueued = enqueue_batch(&starting, &select_starting, start_values);
 	enqueued += enqueue_batch(&due, &select_due, due_values);
-	if (next != NULL)
+	if (outlook != NULL)
 	{
-		bool		isnull;
-		Datum		value;
-
-		jq_scope_prefer_indexes();
-		jq_scope_refresh();
-		(void) jq_statement_query(&select_next, due_values, NULL, 1);
-		value = jq_statement_nullable(0, 1, &isnull);
-		*next = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+		outlook->has_moved = has_moved(&starting) || has_moved(&due);
+		look_ahead(from, due.now, outlook);
 	}
 	jq_scope_leave();
 	return enqueued;
@@ -161,6 +163,48 @@ enqueue_batch(JqTaskBatch *batch, JqStatement *select, Datum *values)
 				enqueued++;
 	log_lateness(batch);
 	return enqueued;
+}
+
+/* Whether any task of the batch waits for another instant now. */
+static bool
+has_moved(const JqTaskBatch *batch)
+{
+	for (int i = 0; i < batch->ntasks; i++)
+		if (!batch->tasks[i].is_left)
+			return true;
+	return false;
+}
+
+/* Also at tasks that have not run since the server has started. */
+static void
+look_ahead(TimestampTz from, TimestampTz now, JqCronOutlook *outlook)
+{
+	Datum		values[] = {
+		TimestampTzGetDatum(from), TimestampTzGetDatum(now),
+		TimestampTzGetDatum(PgStartTime)
+	};
+
+	jq_scope_prefer_indexes();
+	jq_scope_refresh();
+	(void) jq_statement_query(&select_next, values, NULL, 1);
+	outlook->next = instant_or_none(1);
+	outlook->later = instant_or_none(2);
+	if (DatumGetBool(jq_statement_value(0, 3)))
+	{
+		if (outlook->next > now)
+			outlook->later = outlook->next;
+		outlook->next = DT_NOBEGIN;
+	}
+}
+
+/* Of the only row of a result. */
+static TimestampTz
+instant_or_none(int column)
+{
+	bool		isnull;
+	Datum		value = jq_statement_nullable(0, column, &isnull);
+
+	return isnull ? DT_NOEND : DatumGetTimestampTz(value);
 }
 
 static void

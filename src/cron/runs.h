@@ -12,6 +12,15 @@
 
 #include "datatype/timestamp.h"
 
+/* When tasks are due; DT_NOEND: none is. */
+typedef struct JqCronOutlook
+{
+	bool		has_moved;		/* some were decided about: more may be due */
+	TimestampTz next;			/* the earliest, also if it is due by now;
+								 * DT_NOBEGIN: by the start of the server */
+	TimestampTz later;			/* then, the earliest that is not */
+} JqCronOutlook;
+
 /*
  * Enqueues jobs for the tasks that are due and that nobody else is working on,
  * at most a thousand of them, and for those that want to run when the server
@@ -19,10 +28,10 @@
  * on.  Returns how many jobs.  Enters a scope of its own.
  *
  * Tasks that are planned before "from" are not looked at, DT_NOBEGIN: all
- * are.  *next, unless it is NULL, becomes the earliest next_run_at from there
- * on of all enabled tasks, those that are still due included; DT_NOEND: none.
+ * are.  *outlook, unless it is NULL, tells of the enabled tasks from there on.
+ * What is still due then waits for somebody.
  */
-extern int	jq_runs_enqueue_due(TimestampTz from, TimestampTz *next);
+extern int	jq_runs_enqueue_due(TimestampTz from, JqCronOutlook *outlook);
 
 /*
  * Enqueues a job of the task for that instant, whatever its policies, and

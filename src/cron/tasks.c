@@ -43,9 +43,11 @@ static JqStatement select_planned = {
 
 static JqStatement update_plans = {
 	.text = "UPDATE @.cron_tasks t SET next_run_at = r.next_run_at,"
-	" planned_at = $4 FROM unnest($1, $2, $3) AS r (id, was, next_run_at)"
-	" WHERE t.id = r.id AND t.next_run_at = r.was AND t.enabled"
-	" AND t.planned_at IS NOT NULL",
+	" planned_at = $4 FROM (SELECT c.id, p.next_run_at"
+	" FROM unnest($1, $2, $3) AS p (id, was, next_run_at)"
+	" JOIN @.cron_tasks c ON c.id = p.id AND c.next_run_at = p.was"
+	" WHERE c.enabled AND c.planned_at IS NOT NULL FOR UPDATE OF c SKIP LOCKED)"
+	" AS r WHERE t.id = r.id",
 	.nargs = 4,
 	.argtypes = {
 		INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID
@@ -66,7 +68,7 @@ static bool have_changed = true;
 static Oid	known_key = InvalidOid;
 
 static void note_change(Datum arg, Oid relid);
-static int	replan_batch(TimestampTz now);
+static bool replan_batch(TimestampTz now);
 static TimestampTz new_plan(const JqTaskRow *task, TimestampTz planned_at,
 							TimestampTz now);
 static void check_trigger(FunctionCallInfo fcinfo, const char *name);
@@ -156,13 +158,13 @@ check_trigger(FunctionCallInfo fcinfo, const char *name)
 
 /* ---- planning anew ---- */
 
-int
+bool
 jq_tasks_replan(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	Datum		values[] = {TimestampTzGetDatum(now)};
 	Portal		portal;
-	int			replanned = 0;
+	bool		is_complete = true;
 	int			found;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
@@ -171,15 +173,19 @@ jq_tasks_replan(void)
 	{
 		SPI_cursor_fetch(portal, true, REPLAN_BATCH);
 		found = (int) SPI_processed;
-		replanned += replan_batch(now);
+		if (!replan_batch(now))
+			is_complete = false;
 		CHECK_FOR_INTERRUPTS();
 	} while (found == REPLAN_BATCH);
 	jq_scope_leave();
-	return replanned;
+	return is_complete;
 }
 
-/* Of the rows that were fetched last. */
-static int
+/*
+ * Of the rows that were fetched last.  Whoever holds one of them must not
+ * hold up the others.
+ */
+static bool
 replan_batch(TimestampTz now)
 {
 	static const Oid types[] = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
@@ -205,11 +211,12 @@ replan_batch(TimestampTz now)
 	}
 	SPI_freetuptable(rows);
 	if (columns[0].count == 0)
-		return 0;
+		return true;
 	for (int i = 0; i < (int) lengthof(types); i++)
 		values[i] = jq_column_array(&columns[i]);
 	values[lengthof(types)] = TimestampTzGetDatum(now);
-	return (int) jq_statement_execute(&update_plans, values, NULL, 0);
+	return jq_statement_execute(&update_plans, values, NULL, 0) ==
+		(uint64) columns[0].count;
 }
 
 /*

@@ -18,9 +18,9 @@ extern bool jq_tasks_have_changed(void);
 
 /*
  * Computes the plans anew that the clock or the rules of a time zone have left
- * behind, but not those that were set by hand or are due.  Returns how many it
- * changed.  Enters a scope of its own.
+ * behind, but not those that were set by hand or are due.  False when somebody
+ * held some of the rows: to be called again.  Enters a scope of its own.
  */
-extern int	jq_tasks_replan(void);
+extern bool jq_tasks_replan(void);
 
 #endif							/* JQ_TASKS_H */

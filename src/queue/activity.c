@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -33,6 +32,7 @@
 #include "base/catalog.h"
 #include "base/scope.h"
 #include "base/statement.h"
+#include "base/wake.h"
 #include "queue/activity.h"
 #include "queue/waiters.h"
 
@@ -61,8 +61,6 @@ static uint32 known_generation = 0; /* 0: nothing is known */
 static Oid	known_identity = InvalidOid;	/* the tables it was read from */
 static Oid	known_stops = InvalidOid;
 static uint32 generation = 1;
-
-static bool has_changed = false;	/* by the current transaction */
 
 static JqStatement select_standing = {
 	.text = "SELECT i.system_identifier, i.database, i.paused_at IS NOT NULL,"
@@ -132,7 +130,7 @@ static void lock_identity(void);
 static bool add_identity(Oid role);
 static void forget_relation(Datum arg, Oid relid);
 static void forget_subscriptions(Datum arg, int cacheid, uint32 hashvalue);
-static void tell_others(XactEvent event, void *arg);
+static void tell_others(void);
 
 /* ---- what is so ---- */
 
@@ -436,29 +434,15 @@ jobqueue_activity_changed(PG_FUNCTION_ARGS)
 void
 jq_activity_wake_at_commit(void)
 {
-	static bool is_registered = false;
-
-	if (!is_registered)
-	{
-		RegisterXactCallback(tell_others, NULL);
-		is_registered = true;
-	}
-	has_changed = true;
+	jq_call_at_commit(tell_others);
 }
 
 /* A prepared transaction is noticed by polls. */
 static void
-tell_others(XactEvent event, void *arg)
+tell_others(void)
 {
-	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
-		event != XACT_EVENT_PREPARE)
-		return;
-	if (has_changed && event == XACT_EVENT_COMMIT)
-	{
-		jq_shared_mark_database(MyDatabaseId);
-		jq_waiters_wake_all();
-	}
-	has_changed = false;
+	jq_shared_mark_database(MyDatabaseId);
+	jq_waiters_wake_all();
 }
 
 static void

@@ -71,7 +71,10 @@ static int64 zones_at = 0;		/* PG_INT64_MAX: when asked to */
  */
 static TimestampTz next_cron_at = DT_NOBEGIN;
 static int64 cron_retry_at = 0; /* what is due now waits for somebody */
+static TimestampTz later_cron_at = DT_NOEND;	/* what comes meanwhile */
 static int64 cron_recheck_at = 0;	/* should an invalidation be lost */
+static bool plans_are_stale = false;	/* not all could be made anew */
+static int64 replan_at = 0;
 
 /* by the clock on the wall, and read again in each cycle */
 static TimestampTz next_announcement_at = DT_NOEND;
@@ -160,6 +163,8 @@ run_cycle(void)
 	/* Somebody waits for the first; the others wake us when they enqueue. */
 	watch_zones();
 	if (clock_has_jumped())
+		plans_are_stale = true;
+	if (plans_are_stale && jq_clock_ms() >= replan_at)
 		(void) jq_worker_protect(replan_cron, NULL);
 	(void) jq_worker_protect(run_cron, NULL);
 	(void) jq_worker_protect(jq_demand_serve, NULL);
@@ -187,6 +192,8 @@ run_cycle(void)
 		return 0;
 	if (next_announcement_at < TimestampTzPlusMilliseconds(now, sleep_ms))
 		sleep_ms = (next_announcement_at - now) / 1000 + 1;
+	if (plans_are_stale)
+		sleep_ms = Min(sleep_ms, Max(replan_at - jq_clock_ms(), 0));
 	return Min(sleep_ms, ms_until_cron(now));
 }
 
@@ -314,8 +321,7 @@ static void
 run_cron(void *arg)
 {
 	TimestampTz from;
-	TimestampTz next;
-	int			enqueued;
+	JqCronOutlook outlook;
 
 	if (jq_tasks_have_changed() || jq_clock_ms() >= cron_recheck_at)
 	{
@@ -327,25 +333,32 @@ run_cron(void *arg)
 
 	from = next_cron_at;
 	next_cron_at = DT_NOBEGIN;	/* should this fail */
+	later_cron_at = DT_NOEND;
 	cron_retry_at = jq_clock_ms() + CRON_RETRY_MS;
 	jq_db_begin("enqueueing cron tasks");
-	enqueued = jq_runs_enqueue_due(from, &next);
+	(void) jq_runs_enqueue_due(from, &outlook);
 	jq_db_commit();
-	next_cron_at = next;
-	if (enqueued > 0 || next != from)
+	next_cron_at = outlook.next;
+	later_cron_at = outlook.later;
+	if (outlook.has_moved || outlook.next != from)
 		cron_retry_at = 0;
 }
 
 /*
  * Plans that were made by another time: before the clock was set back, or
- * while no scheduler was there to see it.
+ * while no scheduler was there to see it.  What cannot be done now, because
+ * somebody holds a row or the table, is tried again.
  */
 static void
 replan_cron(void *arg)
 {
+	bool		is_complete;
+
+	replan_at = jq_clock_ms() + CRON_RETRY_MS;
 	jq_db_begin("planning cron tasks");
-	(void) jq_tasks_replan();
+	is_complete = jq_tasks_replan();
 	jq_db_commit();
+	plans_are_stale = !is_complete;
 	next_cron_at = DT_NOBEGIN;
 }
 
@@ -363,9 +376,12 @@ clock_has_jumped(void)
 static long
 ms_until_cron(TimestampTz now)
 {
-	if (next_cron_at <= now)
-		return Max(cron_retry_at - jq_clock_ms(), 0);
-	return (long) Min((next_cron_at - now) / 1000 + 1, LONG_MAX);
+	if (next_cron_at > now)
+		return (long) Min((next_cron_at - now) / 1000 + 1, LONG_MAX);
+	if (later_cron_at <= now)
+		return 0;
+	return (long) Max(Min(cron_retry_at - jq_clock_ms(),
+						  (later_cron_at - now) / 1000 + 1), 0);
 }
 
 /*

@@ -9,6 +9,7 @@
 
 #include "worker/worker.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/db.h"
 #include "base/fault.h"
@@ -20,7 +21,6 @@
 #include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #define REPEAT_MS 60000			/* between two logs of a lasting condition */
 
@@ -78,14 +78,12 @@ jq_worker_start(JqWorkerKind kind, Oid database, Oid role, int max_executors)
 static void
 register_failed(const JqWorkerRef *ref)
 {
-	static TimestampTz warned_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	static int64 silent_until = 0;
 
 	jq_shared_unreserve(ref);
-	if (warned_at != 0 &&
-		now < TimestampTzPlusMilliseconds(warned_at, REPEAT_MS))
+	if (jq_clock_ms() < silent_until)
 		return;
-	warned_at = now;
+	silent_until = jq_clock_ms() + REPEAT_MS;
 	ereport(WARNING,
 			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 			 errmsg("jobqueue is waiting for a background worker slot"),
@@ -248,16 +246,15 @@ static void
 log_error(void)
 {
 	static char last_message[256] = "";
-	static TimestampTz last_logged_at = 0;
+	static int64 silent_until = 0;
 	ErrorData  *error = CopyErrorData();
-	TimestampTz now = GetCurrentTimestamp();
 
 	if (strncmp(last_message, error->message, sizeof(last_message) - 1) != 0 ||
-		now >= TimestampTzPlusMilliseconds(last_logged_at, REPEAT_MS))
+		jq_clock_ms() >= silent_until)
 	{
 		EmitErrorReport();
 		strlcpy(last_message, error->message, sizeof(last_message));
-		last_logged_at = now;
+		silent_until = jq_clock_ms() + REPEAT_MS;
 	}
 	FreeErrorData(error);
 }
