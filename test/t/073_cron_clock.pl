@@ -84,7 +84,7 @@ for my $jump (600, -30, 4 * 3600, -2 * 3600, -2 * 86400)
 	my $jumped_at = time;
 	$job = wait_for_run('second', $before);
 	my $seconds = time - $jumped_at;
-	cmp_ok($seconds, '<', 4, "$what: a task of every second goes on") or diag("took $seconds s");
+	cmp_ok($seconds, '<', 10, "$what: a task of every second goes on") or diag("took $seconds s");
 	is(query(q{SELECT count(*) FROM cron_tasks WHERE name LIKE ANY ('{second,five,minute,hour_latest,night}')
 		AND next_run_at > now() + CASE name WHEN 'second' THEN interval '2 s' WHEN 'five' THEN '6 s'
 			WHEN 'minute' THEN '1 min' WHEN 'night' THEN '1 day' ELSE '1 hour' END}), 0, "$what: no plan is far away");

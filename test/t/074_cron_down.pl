@@ -111,7 +111,7 @@ my $from = time;
 $clock->run(sub { $node->start });
 wait_for_query($node, q{SELECT count(*) FROM cron_tasks WHERE next_run_at < now() - interval '5 s'}, 0);
 my $seconds = time - $from;
-cmp_ok($seconds, '<', 10, 'ten days of thousands of tasks are over in a moment') or diag("took $seconds s");
+cmp_ok($seconds, '<', 20, 'ten days of thousands of tasks are over in a moment') or diag("took $seconds s");
 is(query(q{SELECT count(*), max(instant) - min(instant) FROM (SELECT instant FROM cron_runs JOIN cron_tasks t ON t.id = task_id
 	WHERE name = 'all' ORDER BY instant LIMIT 1000) AS r}), '1000|00:16:39', 'catch_up all: the newest thousand, without a gap');
 is(query(q{SELECT name FROM cron_tasks WHERE catch_up = 'none' AND schedule = '30 2 * * *' AND (run_count > 0 OR missed_count <> 10) LIMIT 1}), '',
