@@ -66,7 +66,10 @@ extern void jq_batch_decide(JqTaskBatch *batch);
 extern void jq_batch_add_run(JqTaskBatch *batch, JqDueTask *task,
 							 TimestampTz instant);
 
-/* Drops the runs whose instants were decided about before. */
+/*
+ * Drops the runs whose instants were decided about before.  One by hand makes
+ * up for an instant that was skipped.
+ */
 extern void jq_batch_drop_decided(JqTaskBatch *batch);
 
 /*

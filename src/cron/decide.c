@@ -170,9 +170,16 @@ jq_batch_drop_decided(JqTaskBatch *batch)
 	jq_scope_refresh();
 	count = jq_statement_query(&select_decided, values, NULL, 0);
 	for (uint64 row = 0; row < count; row++)
+	{
+		bool		is_skipped;
+
+		(void) jq_statement_nullable(row, 3, &is_skipped);
+		if (is_skipped && batch->kind == JQ_RUN_MANUAL)
+			continue;
 		drop_run(jq_batch_task(batch->tasks, batch->ntasks,
 							   DatumGetInt64(jq_statement_value(row, 1)), &hint),
 				 DatumGetTimestampTz(jq_statement_value(row, 2)));
+	}
 	if (batch->kind == JQ_RUN_BY_SCHEDULE)
 		for (int i = 0; i < batch->ntasks; i++)
 			drop_old(batch, &batch->tasks[i]);

@@ -70,15 +70,28 @@ static JqStatement insert_unique_jobs = {
 	.argtypes = INSERT_JOBS_TYPES
 };
 
+#define INSERT_RUNS \
+	"INSERT INTO @.cron_runs AS c (task_id, instant, job_id, skip_reason, kind," \
+	" decided_at) SELECT r.task_id, r.instant, r.job_id, r.skip_reason, $5, $6" \
+	" FROM unnest($1, $2, $3, $4) AS r (task_id, instant, job_id, skip_reason)"
+#define INSERT_RUNS_TYPES \
+	{INT8ARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTOID, \
+	TIMESTAMPTZOID}
+
 static JqStatement insert_runs = {
-	.text = "INSERT INTO @.cron_runs (task_id, instant, job_id, skip_reason, kind,"
-	" decided_at) SELECT r.task_id, r.instant, r.job_id, r.skip_reason, $5, $6"
-	" FROM unnest($1, $2, $3, $4) AS r (task_id, instant, job_id, skip_reason)",
+	.text = INSERT_RUNS,
 	.nargs = 6,
-	.argtypes = {
-		INT8ARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTOID,
-		TIMESTAMPTZOID
-	}
+	.argtypes = INSERT_RUNS_TYPES
+};
+
+/* Over those that were skipped: jq_batch_drop_decided() has left no others. */
+static JqStatement insert_manual_runs = {
+	.text = INSERT_RUNS
+	" ON CONFLICT (task_id, instant) DO UPDATE SET job_id = EXCLUDED.job_id,"
+	" skip_reason = EXCLUDED.skip_reason, kind = EXCLUDED.kind,"
+	" decided_at = EXCLUDED.decided_at WHERE c.job_id IS NULL",
+	.nargs = 6,
+	.argtypes = INSERT_RUNS_TYPES
 };
 
 /* After a start of the server, $11, the plan stays as it is. */
@@ -375,7 +388,9 @@ insert_runs_of(const Share *share)
 		values[i] = jq_column_array(&columns[i]);
 	values[4] = CStringGetTextDatum(kinds[share->batch->kind]);
 	values[5] = TimestampTzGetDatum(share->batch->now);
-	(void) jq_statement_execute(&insert_runs, values, NULL, 0);
+	(void) jq_statement_execute(share->batch->kind == JQ_RUN_MANUAL ?
+								&insert_manual_runs : &insert_runs,
+								values, NULL, 0);
 }
 
 /* What the runs of a task have come to. */

@@ -92,9 +92,15 @@ SELECT cancel_job(q.id) FROM jobs_queue q WHERE unique_key = 'one' AND job_type 
 UPDATE cron_tasks SET enabled = true, next_run_at = '2024-05-01 18:00+00' WHERE name = 'constant';
 SELECT enqueue_cron_tasks();
 SELECT run_count, skipped_count FROM cron_tasks WHERE name = 'constant';
--- By hand, too: there is no job, and the instant is not taken back.
-SELECT run_cron_task('constant', '2024-05-03') IS NULL AS skipped;
-SELECT kind, job_id, skip_reason FROM cron_runs WHERE instant = '2024-05-03';
+-- By hand, too; and by hand once more, it makes up for one that was skipped.
+SELECT run_cron_task('constant', '2024-05-03') IS NULL AS skipped, run_cron_task('constant', '2024-05-01 06:00+00') IS NULL AS again;
+SELECT instant, kind, job_id, skip_reason FROM cron_runs WHERE kind = 'manual' ORDER BY instant;
+SELECT cancel_job(q.id) FROM jobs_queue q WHERE unique_key = 'one' AND job_type = 'y' AND status = 'queued';
+SELECT run_cron_task('constant', '2024-05-01 06:00+00') > 0 AS made_up;
+SELECT r.instant, r.kind, r.skip_reason, q.status, q.cron_instant = r.instant AS same FROM cron_runs r JOIN cron_tasks t ON t.id = r.task_id
+LEFT JOIN jobs_queue q ON q.id = r.job_id WHERE t.name = 'constant' ORDER BY r.instant;
+SELECT run_cron_task('constant', '2024-05-01 06:00+00');
+SELECT run_count, skipped_count FROM cron_tasks WHERE name = 'constant';
 DELETE FROM jobs_queue;
 DELETE FROM cron_tasks;
 

@@ -121,7 +121,9 @@ is($node->safe_psql('postgres', q{SELECT r, q.id FROM jobs_queue q
 is($node->safe_psql('postgres', q{SELECT * FROM cron_runs WHERE (job_id IS NULL) <> (skip_reason IS NOT NULL)}), '', 'a run without a job has a reason');
 is($node->safe_psql('postgres', q{SELECT t.name, t.run_count, t.skipped_count, r.* FROM cron_tasks t LEFT JOIN (
 		SELECT task_id, count(job_id) AS run, count(skip_reason) AS skipped, max(instant) AS last FROM cron_runs WHERE kind = 'schedule' GROUP BY 1) r ON r.task_id = t.id
-	WHERE (t.run_count, t.skipped_count) <> (coalesce(run, 0), coalesce(skipped, 0))}), '', 'tasks have counted their runs');
+	WHERE t.run_count <> coalesce(run, 0) OR t.skipped_count < coalesce(skipped, 0)
+		OR t.skipped_count > coalesce(skipped, 0) + (SELECT count(*) FROM cron_runs m WHERE m.task_id = t.id AND m.kind = 'manual')}),
+	'', 'tasks have counted their runs, also those that were made up for by hand');
 is($node->safe_psql('postgres', q{SELECT t.name, t.enabled, t.missed_count, count(*), 1 + extract(epoch FROM max(q.cron_instant) - min(q.cron_instant))
 	FROM cron_tasks t JOIN jobs_queue q ON q.cron_task_id = t.id WHERE t.name ~ 'calm' GROUP BY t.id
 	HAVING t.missed_count > 0 OR count(*) <> 1 + extract(epoch FROM max(q.cron_instant) - min(q.cron_instant))
