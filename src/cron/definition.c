@@ -304,7 +304,7 @@ end(Definition *task, const char *reason)
 	clear(task, SET_NEXT_RUN_AT);
 	clear(task, SET_PLANNED_AT);
 	ereport(NOTICE,
-			(errmsg("cron task \"%s\" stays disabled: %s",
+			(errmsg("cron task \"%s\" is over: %s",
 					text_of(task, "name"), reason)));
 }
 

@@ -235,7 +235,7 @@ log_lateness(const JqTaskBatch *batch)
 	}
 	if (first != NULL && jq_config_logs(LOG))
 		ereport(LOG,
-				(errmsg("%lld instants of %d cron tasks passed without a job, first of \"%s\", which was planned for %s",
+				(errmsg("instants of cron tasks passed without a job: %lld of %d tasks, first of \"%s\", planned for %s",
 						(long long) missed, ntasks, first->row.name,
 						timestamptz_to_str(first->row.planned))));
 }

@@ -34,11 +34,14 @@ typedef struct Share
 	int			ntasks;
 } Share;
 
-/* By the function that everybody uses. */
+/*
+ * By the function that everybody uses.  A job that somebody has locked is not
+ * waited for: its task stays due.
+ */
 static JqStatement cancel_live = {
-	.text = "SELECT @.cancel_job(q.id, $2) FROM @.jobs_queue_live q"
-	" WHERE q.cron_task_id = ANY ($1) AND q.cancel_requested_at IS NULL"
-	" ORDER BY q.id",
+	.text = "SELECT @.cancel_job(l.id, $2) FROM (SELECT q.id"
+	" FROM @.jobs_queue_live q WHERE q.cron_task_id = ANY ($1)"
+	" AND q.cancel_requested_at IS NULL ORDER BY q.id FOR UPDATE NOWAIT) l",
 	.nargs = 2,
 	.argtypes = {INT8ARRAYOID, TEXTOID}
 };
@@ -185,13 +188,14 @@ store_one(JqTaskBatch *batch, JqDueTask *task)
 	FreeErrorData(fault);
 }
 
-/* A cancellation is meant for all of it, and raised. */
+/* A cancellation of this process is meant for all of it, and raised. */
 static ErrorData *
 attempt(Share *share)
 {
 	ErrorData  *fault = jq_attempt(store_share, share);
 
-	if (fault != NULL &&
+	if (fault != NULL && fault->funcname != NULL &&
+		strcmp(fault->funcname, "ProcessInterrupts") == 0 &&
 		ERRCODE_TO_CATEGORY(fault->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 		ReThrowError(fault);
 	return fault;

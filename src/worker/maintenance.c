@@ -46,16 +46,19 @@ static JqStatement prune_statement = {
 	.argtypes = {TEXTOID, TIMESTAMPTZOID, INT8OID}
 };
 
+/* A run just decided stays: the clock may be the one that is wrong. */
 static JqStatement prune_runs_statement = {
 	.text = "WITH gone AS (DELETE FROM @.cron_runs WHERE (task_id, instant) IN "
 	"(SELECT r.task_id, r.instant FROM @.cron_runs r WHERE r.instant < $1 "
-	"ORDER BY r.instant LIMIT $2) RETURNING 1) SELECT count(*) FROM gone",
+	"AND r.decided_at < $1 ORDER BY r.instant LIMIT $2) "
+	"RETURNING 1) SELECT count(*) FROM gone",
 	.nargs = 2,
 	.argtypes = {TIMESTAMPTZOID, INT8OID}
 };
 
 static JqStatement old_runs_statement = {
-	.text = "SELECT EXISTS (SELECT FROM @.cron_runs WHERE instant < $1)",
+	.text = "SELECT EXISTS (SELECT FROM @.cron_runs WHERE instant < $1 "
+	"AND decided_at < $1)",
 	.nargs = 1,
 	.argtypes = {TIMESTAMPTZOID}
 };

@@ -48,6 +48,8 @@
 #define PRUNE_INTERVAL_MS 60000
 #define THOROUGH_INTERVAL_MS 10000
 #define CRON_RETRY_MS 1000
+#define LONG_SLEEP_MS 2000
+#define MAX_SLEEP_MS 60000
 #define CLOCK_STEP_US (500 * INT64CONST(1000))	/* smaller ones are no jump */
 #define WATCH_REST 50			/* times the watching took: 2 % of the time */
 #define MAX_WATCH_REST_MS 5000	/* of the frequent looks: one may have waited */
@@ -93,6 +95,7 @@ static void run_cron(void *arg);
 static void replan_cron(void *arg);
 static bool clock_has_jumped(void);
 static long ms_until_cron(TimestampTz now);
+static long ms_until(TimestampTz instant, TimestampTz now);
 static void announce_jobs(void *arg);
 static void tend_lanes(void *arg);
 static void watch_running(void);
@@ -117,7 +120,9 @@ jq_scheduler_main(Datum arg)
 		jq_worker_wait(sleep_ms, WAIT_EVENT);
 		spent_ms = (long) (jq_clock_ms() - started_at);
 		if (spent_ms < MIN_CYCLE_MS)
-			jq_worker_pause(MIN_CYCLE_MS - spent_ms, WAIT_EVENT);
+			jq_worker_pause(Min(MIN_CYCLE_MS - spent_ms,
+								ms_until_cron(GetCurrentTimestamp())),
+							WAIT_EVENT);
 	}
 	if (jq_shared_should_retire())
 		jq_shared_retire(JQ_WORKER_EXECUTOR, MyDatabaseId);
@@ -377,11 +382,27 @@ static long
 ms_until_cron(TimestampTz now)
 {
 	if (next_cron_at > now)
-		return (long) Min((next_cron_at - now) / 1000 + 1, LONG_MAX);
+		return ms_until(next_cron_at, now);
 	if (later_cron_at <= now)
 		return 0;
 	return (long) Max(Min(cron_retry_at - jq_clock_ms(),
-						  (later_cron_at - now) / 1000 + 1), 0);
+						  ms_until(later_cron_at, now)), 0);
+}
+
+/*
+ * A kernel may wake a sleeper late by a thousandth of the sleep: the last part
+ * of a long one is slept for itself.  And the clock may be set forward, or the
+ * machine may sleep meanwhile, which wakes nobody.
+ */
+static long
+ms_until(TimestampTz instant, TimestampTz now)
+{
+	int64		ms;
+
+	if (TIMESTAMP_IS_NOEND(instant))
+		return LONG_MAX;
+	ms = (instant - now) / 1000 + 1;
+	return (long) Min(ms > LONG_SLEEP_MS ? ms - ms / 64 : ms, MAX_SLEEP_MS);
 }
 
 /*

@@ -96,7 +96,7 @@ for my $jump (600, -30, 4 * 3600, -2 * 3600, -2 * 86400)
 	next if $jump < 0;
 
 	# Forward: the instants between are missed, but for those that catch_up lets run.
-	like(slurp_file($node->logfile, $offset), qr/\d+ instants of \d+ cron tasks passed without a job, first of/,
+	like(slurp_file($node->logfile, $offset), qr/instants of cron tasks passed without a job: \d+ of \d+ tasks, first of/,
 		"$what: the log has a line of them");
 	my %span = (second => 1, five => 5, minute => 60);
 	for my $task (sort keys %span)
