@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -61,6 +62,7 @@ jq_catalog_if_present(void)
 {
 	static bool callbacks_registered = false;
 
+	Assert(IsTransactionState());	/* it may have to look things up */
 	if (!callbacks_registered)
 	{
 		CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);

@@ -12,7 +12,7 @@
 
 /*
  * Whether somebody may have changed a definition since the last call, or this
- * is the first.  What enqueues tasks is no such change.
+ * is the first.  What enqueues tasks is no such change.  In a transaction.
  */
 extern bool jq_tasks_have_changed(void);
 

@@ -214,6 +214,8 @@ look_at_database(void *arg)
 	{
 		jq_activity_adopt();
 		*quiet = jq_activity_quiet();
+		if (jq_tasks_have_changed())
+			next_cron_at = DT_NOBEGIN;
 	}
 	if (*quiet == JQ_QUIET_NOT)
 		report_start();
@@ -328,7 +330,7 @@ run_cron(void *arg)
 	TimestampTz from;
 	JqCronOutlook outlook;
 
-	if (jq_tasks_have_changed() || jq_clock_ms() >= cron_recheck_at)
+	if (jq_clock_ms() >= cron_recheck_at)
 	{
 		next_cron_at = DT_NOBEGIN;
 		cron_recheck_at = jq_clock_ms() + PRUNE_INTERVAL_MS;

@@ -15,9 +15,9 @@ my $default = $node->safe_psql('postgres', q{SELECT boot_val FROM pg_settings WH
 is($default, 'off', 'off by default');
 
 # What was there before, from a time when the setting was on
+$node->safe_psql('postgres', 'ALTER SYSTEM SET jobqueue.enabled = off');
+$node->restart;
 $node->safe_psql('postgres', q{
-	ALTER SYSTEM SET jobqueue.enabled = off;
-	SELECT pg_reload_conf();
 	CREATE ROLE app LOGIN;
 	CREATE ROLE boss SUPERUSER LOGIN;
 	GRANT boss TO app;
