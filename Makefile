@@ -50,7 +50,7 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
 
 REGRESS        = install enqueue claim resolve operate transitions privileges \
                  run_as settings cron cron_clocks cron_dates dst_night cron_describe \
-                 cron_tasks cron_catch_up cron_overlap cron_bounds cron_template \
+                 cron_tasks cron_catch_up cron_overlap cron_bounds cron_faults cron_template \
                  cron_operate import_crontab import_pg_cron bad_input members user_triggers \
                  safety row_security capture foreign_triggers lanes \
                  lane_faults owners wait async_claim run_job control
