@@ -81,7 +81,7 @@ extern void jq_batch_store(JqTaskBatch *batch);
 /* Writes the jobs and cron_runs of all tasks; raises what goes wrong. */
 extern void jq_batch_store_runs(JqTaskBatch *batch);
 
-/* Disables a task, and says so in the log. */
+/* Disables a task, and says so in the log; one that cannot be stays due. */
 extern void jq_batch_disable(const JqDueTask *task, const char *reason);
 
 /*

@@ -165,13 +165,21 @@ enqueue_batch(JqTaskBatch *batch, JqStatement *select, Datum *values)
 	return enqueued;
 }
 
-/* Whether any task of the batch waits for another instant now. */
+/*
+ * Whether anything was decided.  If not, a task that is still due has come
+ * back by itself: a trigger of users may have undone its plan.
+ */
 static bool
 has_moved(const JqTaskBatch *batch)
 {
 	for (int i = 0; i < batch->ntasks; i++)
-		if (!batch->tasks[i].is_left)
+	{
+		const JqDueTask *task = &batch->tasks[i];
+
+		if (!task->is_left && (task->nruns > 0 ||
+							   task->decided_until > task->row.decided_until))
 			return true;
+	}
 	return false;
 }
 

@@ -136,9 +136,19 @@ static const char *const kinds[] = {
 	[JQ_RUN_MANUAL] = "manual"
 };
 
+/* A task that is to be disabled. */
+typedef struct Disabling
+{
+	const JqDueTask *task;
+	const char *reason;
+} Disabling;
+
 static void store_one(JqTaskBatch *batch, JqDueTask *task);
-static ErrorData *attempt(Share *share);
+static ErrorData *attempt(void (*work) (void *arg), void *arg);
+static void log_stuck(const JqDueTask *task, const char *reason);
 static void store_share(void *arg);
+static void disable(void *arg);
+static void check_written(uint64 count, int expected);
 static void cancel_replaced(const Share *share);
 static int	count_runs(const Share *share);
 static void insert_jobs_of(const Share *share);
@@ -156,7 +166,7 @@ void
 jq_batch_store(JqTaskBatch *batch)
 {
 	Share		share = {.batch = batch,.tasks = batch->tasks,.ntasks = batch->ntasks};
-	ErrorData  *fault = attempt(&share);
+	ErrorData  *fault = attempt(store_share, &share);
 
 	if (fault == NULL)
 		return;
@@ -173,7 +183,7 @@ static void
 store_one(JqTaskBatch *batch, JqDueTask *task)
 {
 	Share		share = {.batch = batch,.tasks = task,.ntasks = 1};
-	ErrorData  *fault = attempt(&share);
+	ErrorData  *fault = attempt(store_share, &share);
 
 	if (fault == NULL)
 		return;
@@ -181,24 +191,31 @@ store_one(JqTaskBatch *batch, JqDueTask *task)
 	task->is_left = true;
 	if (jq_error_is_lasting(fault))
 		jq_batch_disable(task, fault->message);
-	else if (jq_config_logs(WARNING))
-		ereport(LOG,
-				(errmsg("cron task \"%s\" stays due: %s", task->row.name,
-						fault->message)));
+	else
+		log_stuck(task, fault->message);
 	FreeErrorData(fault);
 }
 
 /* A cancellation of this process is meant for all of it, and raised. */
 static ErrorData *
-attempt(Share *share)
+attempt(void (*work) (void *arg), void *arg)
 {
-	ErrorData  *fault = jq_attempt(store_share, share);
+	ErrorData  *fault = jq_attempt(work, arg);
 
 	if (fault != NULL && fault->funcname != NULL &&
 		strcmp(fault->funcname, "ProcessInterrupts") == 0 &&
 		ERRCODE_TO_CATEGORY(fault->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 		ReThrowError(fault);
 	return fault;
+}
+
+static void
+log_stuck(const JqDueTask *task, const char *reason)
+{
+	if (jq_config_logs(WARNING))
+		ereport(LOG,
+				(errmsg("cron task \"%s\" stays due: %s", task->row.name,
+						reason)));
 }
 
 /* May be undone and done again: what it notes in the tasks is noted anew. */
@@ -223,16 +240,44 @@ jq_batch_store_runs(JqTaskBatch *batch)
 	insert_runs_of(&share);
 }
 
+/* A trigger or a constraint of users may be in the way of this, too. */
 void
 jq_batch_disable(const JqDueTask *task, const char *reason)
 {
-	Datum		values[2] = {Int64GetDatum(task->row.id), CStringGetTextDatum(reason)};
+	Disabling	disabling = {.task = task,.reason = reason};
+	ErrorData  *fault = attempt(disable, &disabling);
 
-	(void) jq_statement_execute(&disable_task, values, NULL, 0);
-	if (jq_config_logs(WARNING))
+	if (fault != NULL)
+	{
+		log_stuck(task, fault->message);
+		FreeErrorData(fault);
+	}
+	else if (jq_config_logs(WARNING))
 		ereport(LOG,
 				(errmsg("cron task \"%s\" was disabled: %s", task->row.name,
 						reason)));
+}
+
+static void
+disable(void *arg)
+{
+	const Disabling *disabling = (const Disabling *) arg;
+	Datum		values[2] = {
+		Int64GetDatum(disabling->task->row.id),
+		CStringGetTextDatum(disabling->reason)
+	};
+
+	check_written(jq_statement_execute(&disable_task, values, NULL, 0), 1);
+}
+
+/* What a trigger has left out would be found due again at once. */
+static void
+check_written(uint64 count, int expected)
+{
+	if (count != (uint64) expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("a trigger on cron_tasks left out the update of its plan")));
 }
 
 JqDueTask *
@@ -421,7 +466,8 @@ move_plans(const Share *share)
 	values[n] = TimestampTzGetDatum(PgStartTime);
 	if (share->batch->kind != JQ_RUN_BY_START)
 		nulls[n] = 'n';
-	(void) jq_statement_execute(&update_tasks, values, nulls, 0);
+	check_written(jq_statement_execute(&update_tasks, values, nulls, 0),
+				  columns[0].count);
 }
 
 static void

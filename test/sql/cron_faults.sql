@@ -38,5 +38,34 @@ ALTER TABLE cron_tasks ENABLE TRIGGER guard;
 SELECT enqueue_cron_tasks();
 TABLE pg_temp.outcome;
 
+-- Triggers and constraints of users that are in the way even of disabling it.
+CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'nobody changes %', OLD.name; END $$;
+CREATE FUNCTION pg_temp.leave_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE FUNCTION pg_temp.undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.next_run_at := OLD.next_run_at; RETURN NEW; END $$;
+SELECT pg_temp.due() \g /dev/null
+CREATE TRIGGER users BEFORE UPDATE ON cron_tasks FOR EACH ROW WHEN (OLD.name = 'bad') EXECUTE FUNCTION pg_temp.refuse();
+SELECT enqueue_cron_tasks();
+TABLE pg_temp.outcome;
+DROP TRIGGER users ON cron_tasks;
+SELECT pg_temp.due() \g /dev/null
+CREATE TRIGGER users BEFORE UPDATE ON cron_tasks FOR EACH ROW WHEN (OLD.name = 'bad') EXECUTE FUNCTION pg_temp.leave_out();
+SELECT enqueue_cron_tasks();
+TABLE pg_temp.outcome;
+SELECT t.name, q.id IS NOT NULL AS job FROM cron_tasks t LEFT JOIN jobs_queue q ON q.cron_task_id = t.id ORDER BY 1;
+DROP TRIGGER users ON cron_tasks;
+SELECT pg_temp.due() \g /dev/null
+CREATE TRIGGER users BEFORE UPDATE ON cron_tasks FOR EACH ROW WHEN (OLD.name = 'bad') EXECUTE FUNCTION pg_temp.undo();
+SELECT enqueue_cron_tasks();
+SELECT enqueue_cron_tasks();
+TABLE pg_temp.outcome;
+DROP TRIGGER users ON cron_tasks;
+SELECT pg_temp.due() \g /dev/null
+ALTER TABLE cron_tasks ADD CONSTRAINT users CHECK (name <> 'bad') NOT VALID;
+SELECT enqueue_cron_tasks();
+TABLE pg_temp.outcome;
+ALTER TABLE cron_tasks DROP CONSTRAINT users;
+SELECT enqueue_cron_tasks();
+TABLE pg_temp.outcome;
+
 DELETE FROM jobs_queue;
 DELETE FROM cron_tasks;
