@@ -14,7 +14,9 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "base/columns.h"
@@ -25,6 +27,16 @@
 #include "base/statement.h"
 #include "cron/batch.h"
 #include "cron/template.h"
+
+/*
+ * For how long a lock is waited for, in all by the tasks of a batch: whoever
+ * holds what many of them want, as the unique keys of their jobs, must not
+ * hold up the others.
+ */
+#define BATCH_LOCK_MS 500
+#define TASK_LOCK_MS 100
+#define HASTY_LOCK_MS 1
+#define PATIENCE 5				/* stuck tasks, then there is haste */
 
 /* Some tasks of a batch, to be stored together. */
 typedef struct Share
@@ -143,9 +155,12 @@ typedef struct Disabling
 	const char *reason;
 } Disabling;
 
+static void limit_lock_waits(int limit_ms);
+static void store_each(JqTaskBatch *batch);
 static void store_one(JqTaskBatch *batch, JqDueTask *task);
 static ErrorData *attempt(void (*work) (void *arg), void *arg);
-static void log_stuck(const JqDueTask *task, const char *reason);
+static void note_stuck(JqTaskBatch *batch, const JqDueTask *task,
+					   const char *reason);
 static void store_share(void *arg);
 static void disable(void *arg);
 static void check_written(uint64 count, int expected);
@@ -166,14 +181,41 @@ void
 jq_batch_store(JqTaskBatch *batch)
 {
 	Share		share = {.batch = batch,.tasks = batch->tasks,.ntasks = batch->ntasks};
-	ErrorData  *fault = attempt(store_share, &share);
+	int			nest_level = NewGUCNestLevel();
+	ErrorData  *fault;
 
-	if (fault == NULL)
+	limit_lock_waits(batch->is_hasty ? HASTY_LOCK_MS : BATCH_LOCK_MS);
+	fault = attempt(store_share, &share);
+	if (fault != NULL)
+	{
+		FreeErrorData(fault);
+		store_each(batch);
+	}
+	AtEOXact_GUC(true, nest_level);
+}
+
+/* Of the calling transaction, too, whose own limit stands if it is smaller. */
+static void
+limit_lock_waits(int limit_ms)
+{
+	char		value[32];
+
+	if (LockTimeout > 0 && LockTimeout <= limit_ms)
 		return;
-	FreeErrorData(fault);
+	snprintf(value, sizeof(value), "%d", limit_ms);
+	(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+static void
+store_each(JqTaskBatch *batch)
+{
 	for (int i = 0; i < batch->ntasks; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (batch->nstuck >= PATIENCE)
+			batch->is_hasty = true;
+		limit_lock_waits(batch->is_hasty ? HASTY_LOCK_MS : TASK_LOCK_MS);
 		if (!batch->tasks[i].is_left)
 			store_one(batch, &batch->tasks[i]);
 	}
@@ -190,10 +232,19 @@ store_one(JqTaskBatch *batch, JqDueTask *task)
 	task->nruns = 0;
 	task->is_left = true;
 	if (jq_error_is_lasting(fault))
-		jq_batch_disable(task, fault->message);
+		jq_batch_disable(batch, task, fault->message);
 	else
-		log_stuck(task, fault->message);
+		note_stuck(batch, task, fault->message);
 	FreeErrorData(fault);
+}
+
+static void
+note_stuck(JqTaskBatch *batch, const JqDueTask *task, const char *reason)
+{
+	if (batch->nstuck++ > 0)
+		return;
+	batch->first_stuck = task;
+	batch->stuck_reason = pstrdup(reason);
 }
 
 /* A cancellation of this process is meant for all of it, and raised. */
@@ -207,15 +258,6 @@ attempt(void (*work) (void *arg), void *arg)
 		ERRCODE_TO_CATEGORY(fault->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 		ReThrowError(fault);
 	return fault;
-}
-
-static void
-log_stuck(const JqDueTask *task, const char *reason)
-{
-	if (jq_config_logs(WARNING))
-		ereport(LOG,
-				(errmsg("cron task \"%s\" stays due: %s", task->row.name,
-						reason)));
 }
 
 /* May be undone and done again: what it notes in the tasks is noted anew. */
@@ -242,14 +284,15 @@ jq_batch_store_runs(JqTaskBatch *batch)
 
 /* A trigger or a constraint of users may be in the way of this, too. */
 void
-jq_batch_disable(const JqDueTask *task, const char *reason)
+jq_batch_disable(JqTaskBatch *batch, JqDueTask *task, const char *reason)
 {
 	Disabling	disabling = {.task = task,.reason = reason};
 	ErrorData  *fault = attempt(disable, &disabling);
 
+	task->is_left = true;
 	if (fault != NULL)
 	{
-		log_stuck(task, fault->message);
+		note_stuck(batch, task, fault->message);
 		FreeErrorData(fault);
 	}
 	else if (jq_config_logs(WARNING))
