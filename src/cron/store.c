@@ -17,6 +17,7 @@
 #include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/columns.h"
@@ -148,6 +149,27 @@ static const char *const kinds[] = {
 	[JQ_RUN_MANUAL] = "manual"
 };
 
+/*
+ * Jobs on their way into a statement.  What their templates come to is kept
+ * within bounds: one task may have a thousand runs, of a megabyte each.
+ */
+#define MAX_FILLED_SIZE (8 * 1024 * 1024)
+
+enum
+{
+	JOB_TASK_ID, JOB_INSTANT, JOB_SCHEDULED_AT, JOB_PAYLOAD, JOB_UNIQUE_KEY,
+	JOB_COLUMN_COUNT
+};
+
+typedef struct NewJobs
+{
+	const Share *share;
+	MemoryContext filled;		/* of the rows below; emptied with them */
+	MemoryContext document;		/* of the payload of one task */
+	JqColumn   *columns;
+	bool		has_keys;
+} NewJobs;
+
 /* A task that is to be disabled. */
 typedef struct Disabling
 {
@@ -167,8 +189,10 @@ static void check_written(uint64 count, int expected);
 static void cancel_replaced(const Share *share);
 static int	count_runs(const Share *share);
 static void insert_jobs_of(const Share *share);
-static void add_job(const JqDueTask *task, const JqTaskRun *run,
-					JqColumn *columns);
+static void add_jobs(NewJobs *jobs, JqDueTask *task);
+static void add_job(NewJobs *jobs, const JqDueTask *task, const JqTaskRun *run,
+					Datum template);
+static void insert_jobs_now(NewJobs *jobs);
 static TimestampTz spread(const JqDueTask *task, TimestampTz instant);
 static void note_jobs(const Share *share, uint64 count);
 static void insert_runs_of(const Share *share);
@@ -358,34 +382,88 @@ cancel_replaced(const Share *share)
 static void
 insert_jobs_of(const Share *share)
 {
-	static const Oid types[] = {
+	static const Oid types[JOB_COLUMN_COUNT] = {
 		INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, TEXTOID
 	};
-	bool		has_keys = false;
-	JqColumn   *columns = jq_columns_new(lengthof(types), types,
-										 count_runs(share));
-	Datum		values[lengthof(types)];
+	NewJobs		jobs = {
+		.share = share,
+		.filled = AllocSetContextCreate(CurrentMemoryContext, "jobqueue filled jobs",
+										ALLOCSET_DEFAULT_SIZES),
+		.document = AllocSetContextCreate(CurrentMemoryContext, "jobqueue payload",
+										  ALLOCSET_DEFAULT_SIZES),
+		.columns = jq_columns_new(JOB_COLUMN_COUNT, types, count_runs(share))
+	};
 
 	for (int i = 0; i < share->ntasks; i++)
-	{
-		const JqDueTask *task = &share->tasks[i];
+		add_jobs(&jobs, &share->tasks[i]);
+	insert_jobs_now(&jobs);
+	MemoryContextDelete(jobs.document);
+	MemoryContextDelete(jobs.filled);
+}
 
-		for (int j = 0; j < task->nruns; j++)
-		{
-			task->runs[j].job_id = 0;
-			if (task->runs[j].skip_reason == NULL)
-				add_job(task, &task->runs[j], columns);
-		}
-		has_keys |= task->row.unique_key != NULL;
+/* Of the runs of a task. */
+static void
+add_jobs(NewJobs *jobs, JqDueTask *task)
+{
+	MemoryContext old = MemoryContextSwitchTo(jobs->document);
+	Datum		payload = jq_template_of_jsonb(task->row.payload);
+
+	MemoryContextSwitchTo(jobs->filled);
+	for (int i = 0; i < task->nruns; i++)
+	{
+		task->runs[i].job_id = 0;
+		if (task->runs[i].skip_reason != NULL)
+			continue;
+		add_job(jobs, task, &task->runs[i], payload);
+		if (MemoryContextMemAllocated(jobs->filled, false) > MAX_FILLED_SIZE)
+			insert_jobs_now(jobs);
 	}
-	if (columns[0].count == 0)
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(jobs->document);
+}
+
+/* "template": the payload, if it has placeholders; else 0. */
+static void
+add_job(NewJobs *jobs, const JqDueTask *task, const JqTaskRun *run,
+		Datum template)
+{
+	JqCronRun	values = {
+		.instant = run->instant,
+		.zone = task->plan.zone,
+		.task = task->row.name,
+		.task_id = task->row.id
+	};
+	JqColumn   *columns = jobs->columns;
+
+	jq_column_add(&columns[JOB_TASK_ID], Int64GetDatum(task->row.id), false);
+	jq_column_add(&columns[JOB_INSTANT], TimestampTzGetDatum(run->instant), false);
+	jq_column_add(&columns[JOB_SCHEDULED_AT],
+				  TimestampTzGetDatum(spread(task, run->instant)), false);
+	jq_column_add(&columns[JOB_PAYLOAD], template == 0 ? (Datum) 0 :
+				  jq_template_fill_jsonb(template, &values), template == 0);
+	jq_column_add_string(&columns[JOB_UNIQUE_KEY], task->row.unique_key == NULL ? NULL :
+						 jq_template_fill(task->row.unique_key, &values));
+	jobs->has_keys |= task->row.unique_key != NULL;
+}
+
+/* And begins anew. */
+static void
+insert_jobs_now(NewJobs *jobs)
+{
+	Datum		values[JOB_COLUMN_COUNT];
+
+	if (jobs->columns[0].count == 0)
 		return;
-	for (int i = 0; i < (int) lengthof(types); i++)
-		values[i] = jq_column_array(&columns[i]);
+	for (int i = 0; i < JOB_COLUMN_COUNT; i++)
+	{
+		values[i] = jq_column_array(&jobs->columns[i]);
+		jobs->columns[i].count = 0;
+	}
 	jq_scope_enter(JQ_WRITE_ENQUEUE);
-	note_jobs(share, jq_statement_execute(has_keys ? &insert_unique_jobs :
-										  &insert_jobs, values, NULL, 0));
+	note_jobs(jobs->share, jq_statement_execute(jobs->has_keys ? &insert_unique_jobs :
+												&insert_jobs, values, NULL, 0));
 	jq_scope_leave();
+	MemoryContextReset(jobs->filled);
 }
 
 static int
@@ -396,25 +474,6 @@ count_runs(const Share *share)
 	for (int i = 0; i < share->ntasks; i++)
 		count += share->tasks[i].nruns;
 	return count;
-}
-
-static void
-add_job(const JqDueTask *task, const JqTaskRun *run, JqColumn *columns)
-{
-	JqCronRun	template = {
-		.instant = run->instant,
-		.zone = task->plan.zone,
-		.task = task->row.name,
-		.task_id = task->row.id
-	};
-	Datum		payload = jq_template_fill_jsonb(task->row.payload, &template);
-
-	jq_column_add(&columns[0], Int64GetDatum(task->row.id), false);
-	jq_column_add(&columns[1], TimestampTzGetDatum(run->instant), false);
-	jq_column_add(&columns[2], TimestampTzGetDatum(spread(task, run->instant)), false);
-	jq_column_add(&columns[3], payload, payload == 0);
-	jq_column_add_string(&columns[4], task->row.unique_key == NULL ? NULL :
-						 jq_template_fill(task->row.unique_key, &template));
 }
 
 /* When a job may start: whoever computes it again gets the same. */

@@ -9,7 +9,7 @@
 
 #include "common/int.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
+#include "utils/datum.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -64,7 +64,7 @@ jq_task_row_read(JqTaskRow *task, uint64 row)
 											ObjectIdGetDatum(InvalidOid)));
 	task->planned = DatumGetTimestampTz(value_or(row, TASK_NEXT_RUN_AT,
 												 TimestampTzGetDatum(DT_NOEND)));
-	task->payload = JsonbPGetDatum(DatumGetJsonbPCopy(payload));
+	task->payload = datumCopy(payload, false, -1);
 	task->unique_key = key == 0 ? NULL : TextDatumGetCString(key);
 	if (!jq_catch_up_by_name(TextDatumGetCString(jq_statement_value(row, TASK_CATCH_UP)),
 							 &task->catch_up))

@@ -38,7 +38,7 @@ typedef struct JqTaskRow
 	char	   *timezone;
 	Oid			owner;			/* InvalidOid: nobody */
 	TimestampTz planned;		/* DT_NOEND: there is no plan */
-	Datum		payload;
+	Datum		payload;		/* as it is stored: perhaps a TOAST pointer */
 	char	   *unique_key;		/* or NULL */
 	JqCatchUp	catch_up;
 	int			catch_up_limit;
