@@ -67,5 +67,25 @@ ALTER TABLE cron_tasks DROP CONSTRAINT users;
 SELECT enqueue_cron_tasks();
 TABLE pg_temp.outcome;
 
+-- Nobody else's job is in the way of a task, or a job of it.
+CREATE ROLE regress_cron_producer;
+CREATE ROLE regress_cron_operator;
+CREATE ROLE regress_cron_owner;
+SELECT grant_job_role('regress_cron_producer', 'producer'), grant_job_role('regress_cron_operator', 'operator'), grant_job_role('regress_cron_owner', 'operator') \g /dev/null
+SET ROLE regress_cron_owner;
+SELECT schedule_cron_task('busy', '0 0 1 1 *', 'x', overlap => 'skip') AS id \gset
+RESET ROLE;
+SET ROLE regress_cron_producer;
+INSERT INTO jobs_queue (job_type, cron_task_id) VALUES ('other', :id);
+INSERT INTO jobs_queue (job_type) VALUES ('other');
+RESET ROLE;
+SET ROLE regress_cron_operator;
+UPDATE jobs_queue SET cron_task_id = :id;
+UPDATE cron_tasks SET id = id + 1000 WHERE name = 'busy';
+UPDATE cron_tasks SET next_run_at = '2024-05-01 00:00+00' WHERE name = 'busy';
+SELECT enqueue_cron_tasks();
+RESET ROLE;
 DELETE FROM jobs_queue;
 DELETE FROM cron_tasks;
+DROP OWNED BY regress_cron_producer, regress_cron_operator, regress_cron_owner;
+DROP ROLE regress_cron_producer, regress_cron_operator, regress_cron_owner;
