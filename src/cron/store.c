@@ -181,6 +181,7 @@ static void limit_lock_waits(int limit_ms);
 static void store_each(JqTaskBatch *batch);
 static void store_one(JqTaskBatch *batch, JqDueTask *task);
 static ErrorData *attempt(void (*work) (void *arg), void *arg);
+static bool is_decided_meanwhile(const ErrorData *fault);
 static void note_stuck(JqTaskBatch *batch, const JqDueTask *task,
 					   const char *reason);
 static void store_share(void *arg);
@@ -255,11 +256,23 @@ store_one(JqTaskBatch *batch, JqDueTask *task)
 		return;
 	task->nruns = 0;
 	task->is_left = true;
-	if (jq_error_is_lasting(fault))
+	if (jq_error_is_lasting(fault) && !is_decided_meanwhile(fault))
 		jq_batch_disable(batch, task, fault->message);
 	else
 		note_stuck(batch, task, fault->message);
 	FreeErrorData(fault);
+}
+
+/*
+ * Somebody has decided about the same instant, which the snapshot of a
+ * transaction that sees no later ones does not show.
+ */
+static bool
+is_decided_meanwhile(const ErrorData *fault)
+{
+	return fault->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
+		fault->table_name != NULL &&
+		strcmp(fault->table_name, "cron_runs") == 0;
 }
 
 static void
