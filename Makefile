@@ -50,13 +50,13 @@ TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
 
 REGRESS        = install enqueue claim resolve operate transitions privileges \
                  run_as settings cron cron_clocks cron_dates dst_night cron_describe \
-                 cron_tasks cron_catch_up cron_overlap cron_bounds cron_template \
+                 cron_tasks cron_catch_up cron_overlap cron_bounds cron_faults cron_template \
                  cron_operate import_crontab import_pg_cron bad_input members user_triggers \
                  safety row_security capture foreign_triggers lanes \
                  lane_faults owners wait async_claim run_job control
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
-                 resolve_fenced cron_once cron_policies dependencies operator_moves pause_claim
+                 resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim
 ISOLATION_OPTS = --inputdir=$(srcdir)/test --outputdir=. --temp-instance=tmp_check_iso $(TEMP_SERVER)
 TAP_TESTS      = 1
 PROVE_TESTS    = test/t/*.pl

@@ -1318,7 +1318,7 @@ CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON database_
 	FOR EACH STATEMENT EXECUTE FUNCTION _activity_changed();
 ALTER TABLE database_identity ENABLE ALWAYS TRIGGER changed;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON cron_tasks
-	FOR EACH ROW EXECUTE FUNCTION _guard_cron_task('name', 'schedule', 'timezone', 'job_type', 'payload', 'stage', 'unique_key');
+	FOR EACH ROW EXECUTE FUNCTION _guard_cron_task('id', 'name', 'schedule', 'timezone', 'job_type', 'payload', 'stage', 'unique_key');
 CREATE TRIGGER forget AFTER DELETE ON cron_tasks
 	FOR EACH ROW EXECUTE FUNCTION _forget_cron_task();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cron_tasks

@@ -39,6 +39,7 @@ static Oid	extension_schema(Oid extension);
 static bool schema_name_differs(const char *schema_name);
 static bool find_objects(JqCatalog *found);
 static Oid	find_foreign_trigger(const JqCatalog *found);
+static Oid	foreign_trigger_of(Oid relid, Oid owner);
 static bool find_relation(const JqCatalog *found, const char *name,
 						  Oid *relid);
 static void check_columns(Oid relid);
@@ -55,6 +56,12 @@ static const char *const job_columns[JQ_JOB_NCOLUMNS] = {
 	"tags", "metadata", "created_at", "finished_at", "cancel_requested_at",
 	"status", "attempts", "claim_no", "locked_by", "locked_at",
 	"lease_expires_at", "holder", "updated_at"
+};
+
+/* Tables that are written with the rights of the owner, and not named. */
+static const char *const other_tables[JQ_CATALOG_OTHERS] = {
+	"job_logs", "cron_runs", "registered_workers", "http_endpoints",
+	"event_subscriptions"
 };
 
 const JqCatalog *
@@ -174,6 +181,9 @@ find_objects(JqCatalog *found)
 					   &found->database_identity) ||
 		!find_relation(found, "worker_stops", &found->worker_stops))
 		return false;
+	for (int i = 0; i < JQ_CATALOG_OTHERS; i++)
+		if (!find_relation(found, other_tables[i], &found->others[i]))
+			return false;
 
 	/* Without them claims are slow, and nothing else. */
 	(void) find_relation(found, "jobs_queue_live_ready",
@@ -196,20 +206,26 @@ find_foreign_trigger(const JqCatalog *found)
 	const Oid	relids[] = {
 		found->jobs_queue, found->jobs_queue_live, found->jobs_queue_done,
 		found->job_runs, found->job_types, found->cron_tasks,
-		found->job_dependencies
+		found->job_dependencies, found->database_identity, found->worker_stops
 	};
 	Oid			foreign = InvalidOid;
 
 	for (int i = 0; i < (int) lengthof(relids) && !OidIsValid(foreign); i++)
-	{
-		Relation	rel = table_open(relids[i], AccessShareLock);
-		const Trigger *trigger = jq_trust_foreign_trigger(rel, found->owner);
-
-		if (trigger != NULL)
-			foreign = trigger->tgoid;
-		table_close(rel, AccessShareLock);
-	}
+		foreign = foreign_trigger_of(relids[i], found->owner);
+	for (int i = 0; i < JQ_CATALOG_OTHERS && !OidIsValid(foreign); i++)
+		foreign = foreign_trigger_of(found->others[i], found->owner);
 	return foreign;
+}
+
+static Oid
+foreign_trigger_of(Oid relid, Oid owner)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	const Trigger *trigger = jq_trust_foreign_trigger(rel, owner);
+	Oid			result = trigger == NULL ? InvalidOid : trigger->tgoid;
+
+	table_close(rel, AccessShareLock);
+	return result;
 }
 
 /* pg_extension has no syscache of its own on all servers. */
@@ -274,8 +290,13 @@ forget_relation(Datum arg, Oid relid)
 		relid == catalog.job_runs ||
 		relid == catalog.job_types ||
 		relid == catalog.cron_tasks ||
-		relid == catalog.job_dependencies)
+		relid == catalog.job_dependencies ||
+		relid == catalog.database_identity ||
+		relid == catalog.worker_stops)
 		forget();
+	for (int i = 0; i < JQ_CATALOG_OTHERS; i++)
+		if (relid == catalog.others[i])
+			forget();
 }
 
 static void

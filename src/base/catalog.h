@@ -10,6 +10,9 @@
 
 #include "postgres.h"
 
+/* Tables that are only looked at for foreign triggers. */
+#define JQ_CATALOG_OTHERS 5
+
 /*
  * Valid until the next time the caller could process invalidation messages:
  * fetch it again after waiting for a lock.
@@ -35,6 +38,7 @@ typedef struct JqCatalog
 	Oid			job_dependencies;
 	Oid			database_identity;
 	Oid			worker_stops;
+	Oid			others[JQ_CATALOG_OTHERS];
 	Oid			foreign_trigger;	/* one that would run the code of somebody
 									 * without the rights of the owner */
 } JqCatalog;

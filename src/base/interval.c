@@ -33,3 +33,15 @@ jq_interval_us(const Interval *interval, const char *argument,
 						max_us / USECS_PER_SEC)));
 	return us;
 }
+
+int64
+jq_interval_clamped_us(const Interval *interval, int64 max_us)
+{
+	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
+	int64		us;
+
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &us) ||
+		pg_add_s64_overflow(us, interval->time, &us))
+		return days < 0 ? 0 : max_us;
+	return Min(Max(us, 0), max_us);
+}

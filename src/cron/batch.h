@@ -55,6 +55,10 @@ typedef struct JqTaskBatch
 	JqDueTask  *tasks;
 	int			ntasks;
 	int			nruns;			/* that were decided, also those dropped since */
+	bool		is_hasty;		/* waits for hardly any lock; stays so */
+	int			nstuck;			/* tasks that met trouble, and stay due */
+	const JqDueTask *first_stuck;
+	const char *stuck_reason;	/* its trouble */
 } JqTaskBatch;
 
 /*
@@ -81,8 +85,9 @@ extern void jq_batch_store(JqTaskBatch *batch);
 /* Writes the jobs and cron_runs of all tasks; raises what goes wrong. */
 extern void jq_batch_store_runs(JqTaskBatch *batch);
 
-/* Disables a task, and says so in the log. */
-extern void jq_batch_disable(const JqDueTask *task, const char *reason);
+/* Disables a task, and says so in the log; one that cannot be stays due. */
+extern void jq_batch_disable(JqTaskBatch *batch, JqDueTask *task,
+							 const char *reason);
 
 /*
  * The task of that id, looked for from tasks[*hint] on and around; *hint

@@ -65,10 +65,7 @@ decide(JqTaskBatch *batch, JqDueTask *task)
 	const char *fault = jq_task_row_plan(&task->row, &task->plan);
 
 	if (fault != NULL)
-	{
-		jq_batch_disable(task, fault);
-		task->is_left = true;
-	}
+		jq_batch_disable(batch, task, fault);
 	else if (batch->kind == JQ_RUN_BY_START)
 		decide_by_start(batch, task);
 	else

@@ -28,19 +28,19 @@
 
 static JqStatement select_due = {
 	.text = "SELECT " JQ_TASK_COLUMNS " FROM @.cron_tasks"
-	" WHERE enabled AND next_run_at >= $1 AND next_run_at <= $2"
+	" WHERE enabled AND (next_run_at, id) >= ($1, $4) AND next_run_at <= $2"
 	" ORDER BY next_run_at, id LIMIT $3 FOR UPDATE SKIP LOCKED",
-	.nargs = 3,
-	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID}
+	.nargs = 4,
+	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID}
 };
 
 static JqStatement select_starting = {
 	.text = "SELECT " JQ_TASK_COLUMNS " FROM @.cron_tasks"
-	" WHERE enabled AND run_on_start"
-	" AND (start_seen_at < $1 OR start_seen_at > $1)"
-	" ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED",
-	.nargs = 2,
-	.argtypes = {TIMESTAMPTZOID, INT8OID}
+	" WHERE enabled AND run_on_start AND id >= $4"
+	" AND (start_seen_at < $2 OR start_seen_at > $2)"
+	" ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED",
+	.nargs = 4,
+	.argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID}
 };
 
 static JqStatement select_named = {
@@ -68,6 +68,8 @@ static JqStatement update_manual = {
 	.argtypes = {INT8OID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID}
 };
 
+static int	enqueue_batches(JqTaskBatch *batch, JqStatement *select,
+							TimestampTz from, TimestampTz until, bool *moved);
 static int	enqueue_batch(JqTaskBatch *batch, JqStatement *select,
 						  Datum *values);
 static bool has_moved(const JqTaskBatch *batch);
@@ -76,27 +78,23 @@ static void look_ahead(TimestampTz from, TimestampTz now,
 static TimestampTz instant_or_none(int column);
 static void read_tasks(JqTaskBatch *batch, uint64 count);
 static void log_lateness(const JqTaskBatch *batch);
+static void log_stuck(const JqTaskBatch *batch);
 
 int
 jq_runs_enqueue_due(TimestampTz from, JqCronOutlook *outlook)
 {
 	JqTaskBatch starting = {.kind = JQ_RUN_BY_START,.now = GetCurrentTimestamp()};
 	JqTaskBatch due = {.kind = JQ_RUN_BY_SCHEDULE,.now = starting.now};
-	Datum		start_values[] = {
-		TimestampTzGetDatum(PgStartTime), Int64GetDatum(JQ_BATCH_MAX)
-	};
-	Datum		due_values[] = {
-		TimestampTzGetDatum(from), TimestampTzGetDatum(due.now),
-		Int64GetDatum(JQ_BATCH_MAX)
-	};
+	bool		has_moved = false;
 	int			enqueued;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
-	enqueued = enqueue_batch(&starting, &select_starting, start_values);
-	enqueued += enqueue_batch(&due, &select_due, due_values);
+	enqueued = enqueue_batches(&starting, &select_starting, from, PgStartTime,
+							   &has_moved);
+	enqueued += enqueue_batches(&due, &select_due, from, due.now, &has_moved);
 	if (outlook != NULL)
 	{
-		outlook->has_moved = has_moved(&starting) || has_moved(&due);
+		outlook->has_moved = has_moved;
 		look_ahead(from, due.now, outlook);
 	}
 	jq_scope_leave();
@@ -146,6 +144,34 @@ jq_runs_enqueue_now(const char *name, TimestampTz instant)
 	return job_id;
 }
 
+/*
+ * One batch, and those after it as long as most of their tasks are stuck:
+ * there may be others behind them.
+ */
+static int
+enqueue_batches(JqTaskBatch *batch, JqStatement *select, TimestampTz from,
+				TimestampTz until, bool *moved)
+{
+	Datum		values[] = {
+		TimestampTzGetDatum(from), TimestampTzGetDatum(until),
+		Int64GetDatum(JQ_BATCH_MAX), Int64GetDatum(PG_INT64_MIN)
+	};
+	int			enqueued = 0;
+
+	for (;;)
+	{
+		const JqTaskRow *last;
+
+		enqueued += enqueue_batch(batch, select, values);
+		*moved |= has_moved(batch);
+		if (batch->ntasks < JQ_BATCH_MAX || batch->nstuck < JQ_BATCH_MAX / 2)
+			return enqueued;
+		last = &batch->tasks[batch->ntasks - 1].row;
+		values[0] = TimestampTzGetDatum(last->planned);
+		values[3] = Int64GetDatum(last->id + 1);
+	}
+}
+
 static int
 enqueue_batch(JqTaskBatch *batch, JqStatement *select, Datum *values)
 {
@@ -162,16 +188,25 @@ enqueue_batch(JqTaskBatch *batch, JqStatement *select, Datum *values)
 			if (batch->tasks[i].runs[j].job_id != 0)
 				enqueued++;
 	log_lateness(batch);
+	log_stuck(batch);
 	return enqueued;
 }
 
-/* Whether any task of the batch waits for another instant now. */
+/*
+ * Whether anything was decided.  If not, a task that is still due has come
+ * back by itself: a trigger of users may have undone its plan.
+ */
 static bool
 has_moved(const JqTaskBatch *batch)
 {
 	for (int i = 0; i < batch->ntasks; i++)
-		if (!batch->tasks[i].is_left)
+	{
+		const JqDueTask *task = &batch->tasks[i];
+
+		if (!task->is_left && (task->nruns > 0 ||
+							   task->decided_until > task->row.decided_until))
 			return true;
+	}
 	return false;
 }
 
@@ -211,6 +246,8 @@ static void
 read_tasks(JqTaskBatch *batch, uint64 count)
 {
 	batch->ntasks = (int) count;
+	batch->nruns = 0;
+	batch->nstuck = 0;
 	batch->tasks = palloc0(sizeof(JqDueTask) * Max(count, 1));
 	for (uint64 i = 0; i < count; i++)
 		jq_task_row_read(&batch->tasks[i].row, i);
@@ -238,4 +275,16 @@ log_lateness(const JqTaskBatch *batch)
 				(errmsg("instants of cron tasks passed without a job: %lld of %d tasks, first of \"%s\", planned for %s",
 						(long long) missed, ntasks, first->row.name,
 						timestamptz_to_str(first->row.planned))));
+}
+
+/* One line for all of them: they are tried again each second. */
+static void
+log_stuck(const JqTaskBatch *batch)
+{
+	if (batch->nstuck > 0 && jq_config_logs(WARNING))
+		ereport(LOG,
+				(errmsg("cron task \"%s\" stays due: %s",
+						batch->first_stuck->row.name, batch->stuck_reason),
+				 batch->nstuck == 1 ? 0 :
+				 errdetail("So do %d other tasks.", batch->nstuck - 1)));
 }

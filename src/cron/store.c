@@ -14,7 +14,10 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/columns.h"
@@ -25,6 +28,16 @@
 #include "base/statement.h"
 #include "cron/batch.h"
 #include "cron/template.h"
+
+/*
+ * For how long a lock is waited for, in all by the tasks of a batch: whoever
+ * holds what many of them want, as the unique keys of their jobs, must not
+ * hold up the others.
+ */
+#define BATCH_LOCK_MS 500
+#define TASK_LOCK_MS 100
+#define HASTY_LOCK_MS 1
+#define PATIENCE 5				/* stuck tasks, then there is haste */
 
 /* Some tasks of a batch, to be stored together. */
 typedef struct Share
@@ -136,14 +149,51 @@ static const char *const kinds[] = {
 	[JQ_RUN_MANUAL] = "manual"
 };
 
+/*
+ * Jobs on their way into a statement.  What their templates come to is kept
+ * within bounds: one task may have a thousand runs, of a megabyte each.
+ */
+#define MAX_FILLED_SIZE (8 * 1024 * 1024)
+
+enum
+{
+	JOB_TASK_ID, JOB_INSTANT, JOB_SCHEDULED_AT, JOB_PAYLOAD, JOB_UNIQUE_KEY,
+	JOB_COLUMN_COUNT
+};
+
+typedef struct NewJobs
+{
+	const Share *share;
+	MemoryContext filled;		/* of the rows below; emptied with them */
+	MemoryContext document;		/* of the payload of one task */
+	JqColumn   *columns;
+	bool		has_keys;
+} NewJobs;
+
+/* A task that is to be disabled. */
+typedef struct Disabling
+{
+	const JqDueTask *task;
+	const char *reason;
+} Disabling;
+
+static void limit_lock_waits(int limit_ms);
+static void store_each(JqTaskBatch *batch);
 static void store_one(JqTaskBatch *batch, JqDueTask *task);
-static ErrorData *attempt(Share *share);
+static ErrorData *attempt(void (*work) (void *arg), void *arg);
+static bool is_decided_meanwhile(const ErrorData *fault);
+static void note_stuck(JqTaskBatch *batch, const JqDueTask *task,
+					   const char *reason);
 static void store_share(void *arg);
+static void disable(void *arg);
+static void check_written(uint64 count, int expected);
 static void cancel_replaced(const Share *share);
 static int	count_runs(const Share *share);
 static void insert_jobs_of(const Share *share);
-static void add_job(const JqDueTask *task, const JqTaskRun *run,
-					JqColumn *columns);
+static void add_jobs(NewJobs *jobs, JqDueTask *task);
+static void add_job(NewJobs *jobs, const JqDueTask *task, const JqTaskRun *run,
+					Datum template);
+static void insert_jobs_now(NewJobs *jobs);
 static TimestampTz spread(const JqDueTask *task, TimestampTz instant);
 static void note_jobs(const Share *share, uint64 count);
 static void insert_runs_of(const Share *share);
@@ -156,14 +206,41 @@ void
 jq_batch_store(JqTaskBatch *batch)
 {
 	Share		share = {.batch = batch,.tasks = batch->tasks,.ntasks = batch->ntasks};
-	ErrorData  *fault = attempt(&share);
+	int			nest_level = NewGUCNestLevel();
+	ErrorData  *fault;
 
-	if (fault == NULL)
+	limit_lock_waits(batch->is_hasty ? HASTY_LOCK_MS : BATCH_LOCK_MS);
+	fault = attempt(store_share, &share);
+	if (fault != NULL)
+	{
+		FreeErrorData(fault);
+		store_each(batch);
+	}
+	AtEOXact_GUC(true, nest_level);
+}
+
+/* Of the calling transaction, too, whose own limit stands if it is smaller. */
+static void
+limit_lock_waits(int limit_ms)
+{
+	char		value[32];
+
+	if (LockTimeout > 0 && LockTimeout <= limit_ms)
 		return;
-	FreeErrorData(fault);
+	snprintf(value, sizeof(value), "%d", limit_ms);
+	(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+static void
+store_each(JqTaskBatch *batch)
+{
 	for (int i = 0; i < batch->ntasks; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (batch->nstuck >= PATIENCE)
+			batch->is_hasty = true;
+		limit_lock_waits(batch->is_hasty ? HASTY_LOCK_MS : TASK_LOCK_MS);
 		if (!batch->tasks[i].is_left)
 			store_one(batch, &batch->tasks[i]);
 	}
@@ -173,26 +250,45 @@ static void
 store_one(JqTaskBatch *batch, JqDueTask *task)
 {
 	Share		share = {.batch = batch,.tasks = task,.ntasks = 1};
-	ErrorData  *fault = attempt(&share);
+	ErrorData  *fault = attempt(store_share, &share);
 
 	if (fault == NULL)
 		return;
 	task->nruns = 0;
 	task->is_left = true;
-	if (jq_error_is_lasting(fault))
-		jq_batch_disable(task, fault->message);
-	else if (jq_config_logs(WARNING))
-		ereport(LOG,
-				(errmsg("cron task \"%s\" stays due: %s", task->row.name,
-						fault->message)));
+	if (jq_error_is_lasting(fault) && !is_decided_meanwhile(fault))
+		jq_batch_disable(batch, task, fault->message);
+	else
+		note_stuck(batch, task, fault->message);
 	FreeErrorData(fault);
+}
+
+/*
+ * Somebody has decided about the same instant, which the snapshot of a
+ * transaction that sees no later ones does not show.
+ */
+static bool
+is_decided_meanwhile(const ErrorData *fault)
+{
+	return fault->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
+		fault->table_name != NULL &&
+		strcmp(fault->table_name, "cron_runs") == 0;
+}
+
+static void
+note_stuck(JqTaskBatch *batch, const JqDueTask *task, const char *reason)
+{
+	if (batch->nstuck++ > 0)
+		return;
+	batch->first_stuck = task;
+	batch->stuck_reason = pstrdup(reason);
 }
 
 /* A cancellation of this process is meant for all of it, and raised. */
 static ErrorData *
-attempt(Share *share)
+attempt(void (*work) (void *arg), void *arg)
 {
-	ErrorData  *fault = jq_attempt(store_share, share);
+	ErrorData  *fault = jq_attempt(work, arg);
 
 	if (fault != NULL && fault->funcname != NULL &&
 		strcmp(fault->funcname, "ProcessInterrupts") == 0 &&
@@ -223,16 +319,45 @@ jq_batch_store_runs(JqTaskBatch *batch)
 	insert_runs_of(&share);
 }
 
+/* A trigger or a constraint of users may be in the way of this, too. */
 void
-jq_batch_disable(const JqDueTask *task, const char *reason)
+jq_batch_disable(JqTaskBatch *batch, JqDueTask *task, const char *reason)
 {
-	Datum		values[2] = {Int64GetDatum(task->row.id), CStringGetTextDatum(reason)};
+	Disabling	disabling = {.task = task,.reason = reason};
+	ErrorData  *fault = attempt(disable, &disabling);
 
-	(void) jq_statement_execute(&disable_task, values, NULL, 0);
-	if (jq_config_logs(WARNING))
+	task->is_left = true;
+	if (fault != NULL)
+	{
+		note_stuck(batch, task, fault->message);
+		FreeErrorData(fault);
+	}
+	else if (jq_config_logs(WARNING))
 		ereport(LOG,
 				(errmsg("cron task \"%s\" was disabled: %s", task->row.name,
 						reason)));
+}
+
+static void
+disable(void *arg)
+{
+	const Disabling *disabling = (const Disabling *) arg;
+	Datum		values[2] = {
+		Int64GetDatum(disabling->task->row.id),
+		CStringGetTextDatum(disabling->reason)
+	};
+
+	check_written(jq_statement_execute(&disable_task, values, NULL, 0), 1);
+}
+
+/* What a trigger has left out would be found due again at once. */
+static void
+check_written(uint64 count, int expected)
+{
+	if (count != (uint64) expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("a trigger on cron_tasks left out the update of its plan")));
 }
 
 JqDueTask *
@@ -270,34 +395,88 @@ cancel_replaced(const Share *share)
 static void
 insert_jobs_of(const Share *share)
 {
-	static const Oid types[] = {
+	static const Oid types[JOB_COLUMN_COUNT] = {
 		INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, TEXTOID
 	};
-	bool		has_keys = false;
-	JqColumn   *columns = jq_columns_new(lengthof(types), types,
-										 count_runs(share));
-	Datum		values[lengthof(types)];
+	NewJobs		jobs = {
+		.share = share,
+		.filled = AllocSetContextCreate(CurrentMemoryContext, "jobqueue filled jobs",
+										ALLOCSET_DEFAULT_SIZES),
+		.document = AllocSetContextCreate(CurrentMemoryContext, "jobqueue payload",
+										  ALLOCSET_DEFAULT_SIZES),
+		.columns = jq_columns_new(JOB_COLUMN_COUNT, types, count_runs(share))
+	};
 
 	for (int i = 0; i < share->ntasks; i++)
-	{
-		const JqDueTask *task = &share->tasks[i];
+		add_jobs(&jobs, &share->tasks[i]);
+	insert_jobs_now(&jobs);
+	MemoryContextDelete(jobs.document);
+	MemoryContextDelete(jobs.filled);
+}
 
-		for (int j = 0; j < task->nruns; j++)
-		{
-			task->runs[j].job_id = 0;
-			if (task->runs[j].skip_reason == NULL)
-				add_job(task, &task->runs[j], columns);
-		}
-		has_keys |= task->row.unique_key != NULL;
+/* Of the runs of a task. */
+static void
+add_jobs(NewJobs *jobs, JqDueTask *task)
+{
+	MemoryContext old = MemoryContextSwitchTo(jobs->document);
+	Datum		payload = jq_template_of_jsonb(task->row.payload);
+
+	MemoryContextSwitchTo(jobs->filled);
+	for (int i = 0; i < task->nruns; i++)
+	{
+		task->runs[i].job_id = 0;
+		if (task->runs[i].skip_reason != NULL)
+			continue;
+		add_job(jobs, task, &task->runs[i], payload);
+		if (MemoryContextMemAllocated(jobs->filled, false) > MAX_FILLED_SIZE)
+			insert_jobs_now(jobs);
 	}
-	if (columns[0].count == 0)
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(jobs->document);
+}
+
+/* "template": the payload, if it has placeholders; else 0. */
+static void
+add_job(NewJobs *jobs, const JqDueTask *task, const JqTaskRun *run,
+		Datum template)
+{
+	JqCronRun	values = {
+		.instant = run->instant,
+		.zone = task->plan.zone,
+		.task = task->row.name,
+		.task_id = task->row.id
+	};
+	JqColumn   *columns = jobs->columns;
+
+	jq_column_add(&columns[JOB_TASK_ID], Int64GetDatum(task->row.id), false);
+	jq_column_add(&columns[JOB_INSTANT], TimestampTzGetDatum(run->instant), false);
+	jq_column_add(&columns[JOB_SCHEDULED_AT],
+				  TimestampTzGetDatum(spread(task, run->instant)), false);
+	jq_column_add(&columns[JOB_PAYLOAD], template == 0 ? (Datum) 0 :
+				  jq_template_fill_jsonb(template, &values), template == 0);
+	jq_column_add_string(&columns[JOB_UNIQUE_KEY], task->row.unique_key == NULL ? NULL :
+						 jq_template_fill(task->row.unique_key, &values));
+	jobs->has_keys |= task->row.unique_key != NULL;
+}
+
+/* And begins anew. */
+static void
+insert_jobs_now(NewJobs *jobs)
+{
+	Datum		values[JOB_COLUMN_COUNT];
+
+	if (jobs->columns[0].count == 0)
 		return;
-	for (int i = 0; i < (int) lengthof(types); i++)
-		values[i] = jq_column_array(&columns[i]);
+	for (int i = 0; i < JOB_COLUMN_COUNT; i++)
+	{
+		values[i] = jq_column_array(&jobs->columns[i]);
+		jobs->columns[i].count = 0;
+	}
 	jq_scope_enter(JQ_WRITE_ENQUEUE);
-	note_jobs(share, jq_statement_execute(has_keys ? &insert_unique_jobs :
-										  &insert_jobs, values, NULL, 0));
+	note_jobs(jobs->share, jq_statement_execute(jobs->has_keys ? &insert_unique_jobs :
+												&insert_jobs, values, NULL, 0));
 	jq_scope_leave();
+	MemoryContextReset(jobs->filled);
 }
 
 static int
@@ -308,25 +487,6 @@ count_runs(const Share *share)
 	for (int i = 0; i < share->ntasks; i++)
 		count += share->tasks[i].nruns;
 	return count;
-}
-
-static void
-add_job(const JqDueTask *task, const JqTaskRun *run, JqColumn *columns)
-{
-	JqCronRun	template = {
-		.instant = run->instant,
-		.zone = task->plan.zone,
-		.task = task->row.name,
-		.task_id = task->row.id
-	};
-	Datum		payload = jq_template_fill_jsonb(task->row.payload, &template);
-
-	jq_column_add(&columns[0], Int64GetDatum(task->row.id), false);
-	jq_column_add(&columns[1], TimestampTzGetDatum(run->instant), false);
-	jq_column_add(&columns[2], TimestampTzGetDatum(spread(task, run->instant)), false);
-	jq_column_add(&columns[3], payload, payload == 0);
-	jq_column_add_string(&columns[4], task->row.unique_key == NULL ? NULL :
-						 jq_template_fill(task->row.unique_key, &template));
 }
 
 /* When a job may start: whoever computes it again gets the same. */
@@ -421,7 +581,8 @@ move_plans(const Share *share)
 	values[n] = TimestampTzGetDatum(PgStartTime);
 	if (share->batch->kind != JQ_RUN_BY_START)
 		nulls[n] = 'n';
-	(void) jq_statement_execute(&update_tasks, values, nulls, 0);
+	check_written(jq_statement_execute(&update_tasks, values, nulls, 0),
+				  columns[0].count);
 }
 
 static void

@@ -7,14 +7,18 @@
  */
 #include "postgres.h"
 
+#include "common/int.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
+#include "utils/datum.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/interval.h"
 #include "base/statement.h"
 #include "cron/task_row.h"
 #include "cron/zone.h"
+
+#define MAX_LENGTH_US (366 * USECS_PER_DAY)
 
 /* In the order of JQ_TASK_COLUMNS. */
 enum
@@ -22,7 +26,8 @@ enum
 	TASK_ID = 1, TASK_NAME, TASK_SCHEDULE, TASK_TIMEZONE, TASK_OWNER,
 	TASK_NEXT_RUN_AT, TASK_PAYLOAD, TASK_UNIQUE_KEY, TASK_CATCH_UP,
 	TASK_CATCH_UP_LIMIT, TASK_START_DEADLINE, TASK_OVERLAP, TASK_JITTER,
-	TASK_STARTS_AT, TASK_ENDS_AT, TASK_RUNS_LEFT, TASK_DECIDED_UNTIL
+	TASK_STARTS_AT, TASK_ENDS_AT, TASK_MAX_RUNS, TASK_RUN_COUNT,
+	TASK_DECIDED_UNTIL
 };
 
 StaticAssertDecl(TASK_DECIDED_UNTIL == JQ_TASK_NCOLUMNS,
@@ -41,6 +46,8 @@ static const char *const overlap_names[] = {
 };
 
 static Datum value_or(uint64 row, int column, Datum otherwise);
+static int64 length_or(uint64 row, int column, int64 otherwise);
+static int64 runs_left(uint64 row);
 static int	find_name(const char *const *names, int count, const char *name);
 
 void
@@ -57,29 +64,25 @@ jq_task_row_read(JqTaskRow *task, uint64 row)
 											ObjectIdGetDatum(InvalidOid)));
 	task->planned = DatumGetTimestampTz(value_or(row, TASK_NEXT_RUN_AT,
 												 TimestampTzGetDatum(DT_NOEND)));
-	task->payload = JsonbPGetDatum(DatumGetJsonbPCopy(payload));
+	task->payload = datumCopy(payload, false, -1);
 	task->unique_key = key == 0 ? NULL : TextDatumGetCString(key);
 	if (!jq_catch_up_by_name(TextDatumGetCString(jq_statement_value(row, TASK_CATCH_UP)),
 							 &task->catch_up))
 		task->catch_up = JQ_CATCH_UP_LATEST;
 	task->catch_up_limit =
 		DatumGetInt32(jq_statement_value(row, TASK_CATCH_UP_LIMIT));
-	task->start_deadline_us =
-		DatumGetInt64(value_or(row, TASK_START_DEADLINE, Int64GetDatum(-1)));
+	task->start_deadline_us = length_or(row, TASK_START_DEADLINE, -1);
 	if (!jq_overlap_by_name(TextDatumGetCString(jq_statement_value(row, TASK_OVERLAP)),
 							&task->overlap))
 		task->overlap = JQ_OVERLAP_ALLOW;
-	task->jitter_us =
-		DatumGetInt64(value_or(row, TASK_JITTER, Int64GetDatum(0)));
+	task->jitter_us = length_or(row, TASK_JITTER, 0);
 	task->starts_at =
 		DatumGetTimestampTz(value_or(row, TASK_STARTS_AT,
 									 TimestampTzGetDatum(DT_NOBEGIN)));
 	task->ends_at =
 		DatumGetTimestampTz(value_or(row, TASK_ENDS_AT,
 									 TimestampTzGetDatum(DT_NOEND)));
-	task->runs_left =
-		DatumGetInt64(value_or(row, TASK_RUNS_LEFT,
-							   Int64GetDatum(PG_INT64_MAX)));
+	task->runs_left = runs_left(row);
 	task->decided_until =
 		DatumGetTimestampTz(value_or(row, TASK_DECIDED_UNTIL,
 									 TimestampTzGetDatum(DT_NOBEGIN)));
@@ -132,6 +135,33 @@ value_or(uint64 row, int column, Datum otherwise)
 	Datum		value = jq_statement_nullable(row, column, &isnull);
 
 	return isnull ? otherwise : value;
+}
+
+/* Of an interval; a restored row may have one that the trigger would refuse. */
+static int64
+length_or(uint64 row, int column, int64 otherwise)
+{
+	bool		isnull;
+	Datum		value = jq_statement_nullable(row, column, &isnull);
+
+	return isnull ? otherwise :
+		jq_interval_clamped_us(DatumGetIntervalP(value), MAX_LENGTH_US);
+}
+
+/* run_count is any number that somebody has written there. */
+static int64
+runs_left(uint64 row)
+{
+	bool		isnull;
+	Datum		max_runs = jq_statement_nullable(row, TASK_MAX_RUNS, &isnull);
+	int64		run_count = DatumGetInt64(jq_statement_value(row, TASK_RUN_COUNT));
+	int64		result;
+
+	if (isnull)
+		return PG_INT64_MAX;
+	if (pg_sub_s64_overflow(DatumGetInt64(max_runs), run_count, &result))
+		return run_count < 0 ? PG_INT64_MAX : 0;
+	return result;
 }
 
 static int

@@ -19,14 +19,16 @@ typedef enum JqOverlap
 	JQ_OVERLAP_REPLACE
 } JqOverlap;
 
-/* What a SELECT has to list for jq_task_row_read(). */
+/*
+ * What a SELECT has to list for jq_task_row_read().  Nothing that is computed:
+ * one row whose values do not fit would fail the statement, and all tasks.
+ */
 #define JQ_TASK_COLUMNS \
 	"id, name, schedule, timezone, owner::pg_catalog.oid, next_run_at," \
 	" payload, unique_key, catch_up, catch_up_limit," \
-	" (extract(epoch FROM start_deadline) * 1000000)::int8, overlap," \
-	" (extract(epoch FROM jitter) * 1000000)::int8, starts_at, ends_at," \
-	" max_runs - run_count, decided_until"
-#define JQ_TASK_NCOLUMNS 17
+	" start_deadline, overlap, jitter, starts_at, ends_at, max_runs," \
+	" run_count, decided_until"
+#define JQ_TASK_NCOLUMNS 18
 
 typedef struct JqTaskRow
 {
@@ -36,7 +38,7 @@ typedef struct JqTaskRow
 	char	   *timezone;
 	Oid			owner;			/* InvalidOid: nobody */
 	TimestampTz planned;		/* DT_NOEND: there is no plan */
-	Datum		payload;
+	Datum		payload;		/* as it is stored: perhaps a TOAST pointer */
 	char	   *unique_key;		/* or NULL */
 	JqCatchUp	catch_up;
 	int			catch_up_limit;
@@ -49,7 +51,10 @@ typedef struct JqTaskRow
 	TimestampTz decided_until;	/* DT_NOBEGIN: nothing was decided yet */
 } JqTaskRow;
 
-/* Reads row "row" of SPI_tuptable into the current context. */
+/*
+ * Reads row "row" of SPI_tuptable into the current context.  Never raises, as
+ * long as the NOT NULL constraints hold.
+ */
 extern void jq_task_row_read(JqTaskRow *task, uint64 row);
 
 /*

@@ -111,15 +111,19 @@ jq_template_fill(const char *string, const JqCronRun *run)
 }
 
 Datum
-jq_template_fill_jsonb(Datum document, const JqCronRun *run)
+jq_template_of_jsonb(Datum document)
 {
 	Jsonb	   *source = DatumGetJsonbP(document);
 	bool		is_template = false;
 
 	iterate_jsonb_values(source, jtiString, &is_template, look_into_string);
-	if (!is_template)
-		return (Datum) 0;
-	return JsonbPGetDatum(transform_jsonb_string_values(source,
+	return is_template ? JsonbPGetDatum(source) : (Datum) 0;
+}
+
+Datum
+jq_template_fill_jsonb(Datum document, const JqCronRun *run)
+{
+	return JsonbPGetDatum(transform_jsonb_string_values(DatumGetJsonbP(document),
 														unconstify(JqCronRun *, run),
 														fill_string));
 }

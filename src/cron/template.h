@@ -31,7 +31,10 @@ typedef struct JqCronRun
 extern void jq_template_check(const char *string, const char *argument);
 extern void jq_template_check_jsonb(Datum document, const char *argument);
 
-/* The text, or the document (0: it has no placeholders), filled in. */
+/* A document, read from its table, if it has placeholders; else 0. */
+extern Datum jq_template_of_jsonb(Datum document);
+
+/* The text, or the document, filled in. */
 extern char *jq_template_fill(const char *string, const JqCronRun *run);
 extern Datum jq_template_fill_jsonb(Datum document, const JqCronRun *run);
 

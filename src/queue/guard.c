@@ -274,6 +274,12 @@ check_new_status(JqJobRow *row)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("a job cannot start with attempts, claim_no or crashes other than 0")));
+		/* With overlap, a task waits for its jobs. */
+		if (!jq_job_row_is_null(row, JQ_JOB_CRON_TASK_ID))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("a job cannot start with a cron_task_id"),
+					 errhint("run_cron_task() enqueues a job of a cron task.")));
 	}
 
 	is_consistent = status == JQ_STATUS_RUNNING ?
@@ -446,7 +452,7 @@ static void
 check_protected(const JqJobRow *was, const JqJobRow *is)
 {
 	static const int fixed[] = {JQ_JOB_ID, JQ_JOB_CLAIM_NO, JQ_JOB_HOLDER,
-	JQ_JOB_IDEMPOTENCY_KEY};
+	JQ_JOB_IDEMPOTENCY_KEY, JQ_JOB_CRON_TASK_ID};
 	static const int owned[] = {JQ_JOB_OWNER, JQ_JOB_JOB_TYPE, JQ_JOB_PAYLOAD};
 
 	for (int i = 0; i < (int) lengthof(fixed); i++)

@@ -130,3 +130,14 @@ SELECT t.name, t.enabled, t.run_count, t.skipped_count, r.job_id IS NOT NULL AS 
 DROP FUNCTION drop_job CASCADE;
 DELETE FROM jobs_queue;
 DELETE FROM cron_tasks;
+
+-- Many runs of a large payload take several statements, and no more memory.
+INSERT INTO cron_tasks (name, schedule, job_type, payload, catch_up, catch_up_limit, next_run_at, ends_at) VALUES
+	('large', '*/5 * * * *', 'x', jsonb_build_object('at', '{{cron.instant}}', 'a', repeat('x', 100000)), 'all', 500,
+		'2024-05-01 00:00+00', '2024-05-01 23:59+00');
+SELECT enqueue_cron_tasks();
+SELECT t.run_count, count(DISTINCT q.cron_instant) AS instants, count(DISTINCT r.job_id) AS runs, bool_and((q.payload->>'at')::timestamptz = q.cron_instant) AS filled,
+	bool_and(length(q.payload->>'a') = 100000) AS whole, bool_and(r.instant = q.cron_instant) AS same
+FROM cron_tasks t JOIN jobs_queue q ON q.cron_task_id = t.id JOIN cron_runs r ON r.job_id = q.id GROUP BY 1;
+DELETE FROM jobs_queue;
+DELETE FROM cron_tasks;

@@ -14,7 +14,10 @@ CREATE SCHEMA regress_app AUTHORIZATION regress_app;
 GRANT USAGE ON SCHEMA regress_app TO PUBLIC;
 SELECT grant_job_role('regress_app', 'producer'), grant_job_role('regress_app', 'worker');
 -- what "GRANT ALL ON ALL TABLES IN SCHEMA" does to us
-GRANT ALL ON jobs_queue, jobs_queue_live, jobs_queue_done, job_runs, job_types, cron_tasks, job_dependencies TO regress_app;
+GRANT ALL ON jobs_queue, jobs_queue_live, jobs_queue_done, job_runs, job_logs, job_types, cron_tasks, cron_runs, job_dependencies,
+	http_endpoints, event_subscriptions, registered_workers, worker_stops, database_identity TO regress_app;
+GRANT EXECUTE ON FUNCTION run_cron_task, enqueue_cron_tasks, stop_worker, pause_workers TO regress_app;
+SELECT schedule_cron_task('task', '0 0 1 1 *', 'mail') > 0 AS ok;
 CREATE FUNCTION regress_try(statement text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE statement;
@@ -34,7 +37,10 @@ SELECT count(*) FROM claim_jobs(:w1, '{mail}', 2);
 SET ROLE regress_app;
 CREATE FUNCTION regress_app.catch() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-	RAISE EXCEPTION 'run as %', current_user USING ERRCODE = 'P0666';
+	IF current_user <> 'regress_app' THEN
+		RAISE EXCEPTION 'run as %', current_user USING ERRCODE = 'P0666';
+	END IF;
+	RETURN coalesce(NEW, OLD);
 END
 $$;
 CREATE FUNCTION regress_app.catch(text) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -54,7 +60,10 @@ BEGIN
 	FOREACH call IN ARRAY ARRAY[
 		$q$SELECT enqueue_job('mail')$q$, $q$SELECT enqueue_jobs('mail', '{1,2}')$q$, $q$SELECT claim_next_job('11111111-0000-4000-8000-000000000001', 'mail')$q$,
 		$q$SELECT resolve_job((SELECT min(id) FROM jobs_queue WHERE status = 'running'), '11111111-0000-4000-8000-000000000001', true)$q$,
-		$q$SELECT complete_job((SELECT min(id) FROM jobs_queue WHERE status = 'queued'))$q$]
+		$q$SELECT complete_job((SELECT min(id) FROM jobs_queue WHERE status = 'queued'))$q$,
+		$q$SELECT run_cron_task('task')$q$, $q$DELETE FROM cron_tasks$q$, $q$SELECT register_worker('11111111-0000-4000-8000-000000000001', 'w')$q$,
+		$q$SELECT job_log('x', job_id => (SELECT min(id) FROM jobs_queue WHERE status = 'running'), worker_id => '11111111-0000-4000-8000-000000000001')$q$,
+		$q$SELECT stop_worker('11111111-0000-4000-8000-000000000001')$q$, $q$SELECT pause_workers()$q$]
 	LOOP
 		outcomes := outcomes || ' ' || regress_try(call);
 	END LOOP;
@@ -66,7 +75,7 @@ $$;
 -- P0666 would be their code. What needs no statement of ours may go on, and how
 -- a claim finds its jobs is chance: refused or not, it is safe.
 SELECT t AS on_table, regress_attack(format('CREATE TRIGGER a BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION regress_app.catch()', t), format('DROP TRIGGER a ON %s', t))
-FROM unnest('{jobs_queue_live,jobs_queue_done,job_runs,job_types,cron_tasks,job_dependencies}'::text[]) t;
+FROM unnest('{jobs_queue_live,jobs_queue_done,job_runs,job_logs,job_types,cron_tasks,cron_runs,job_dependencies,http_endpoints,event_subscriptions,registered_workers,worker_stops,database_identity}'::text[]) t;
 SELECT regress_attack('CREATE CONSTRAINT TRIGGER a AFTER INSERT OR UPDATE OR DELETE ON jobs_queue_live DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION regress_app.catch()', 'DROP TRIGGER a ON jobs_queue_live') AS deferred;
 SELECT regress_attack('CREATE TRIGGER a AFTER INSERT OR UPDATE OR DELETE ON jobs_queue FOR EACH STATEMENT EXECUTE FUNCTION regress_app.catch()', 'DROP TRIGGER a ON jobs_queue') AS statement;
 -- a function of the server's, under a condition of theirs
@@ -94,6 +103,7 @@ SELECT enqueue_job('mail') > 0 AS ok;
 DROP TRIGGER a ON jobs_queue_live;
 
 DELETE FROM jobs_queue;
+DELETE FROM cron_tasks;
 -- what lanes still remember of them is not for the next test
 SELECT count(*) FROM claim_jobs(:w1, '{mail,plain}', 10);
 DELETE FROM job_runs;
