@@ -68,6 +68,9 @@ static JqStatement update_manual = {
 	.argtypes = {INT8OID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID}
 };
 
+static bool is_enqueueing = false;
+
+static int	enqueue_due(TimestampTz from, JqCronOutlook *outlook);
 static int	enqueue_batches(JqTaskBatch *batch, JqStatement *select,
 							TimestampTz from, TimestampTz until, bool *moved);
 static int	enqueue_batch(JqTaskBatch *batch, JqStatement *select,
@@ -82,6 +85,27 @@ static void log_stuck(const JqTaskBatch *batch);
 
 int
 jq_runs_enqueue_due(TimestampTz from, JqCronOutlook *outlook)
+{
+	int			enqueued = 0;
+
+	/* A user's trigger on a job that is being enqueued may call it again. */
+	if (is_enqueueing)
+		return 0;
+	is_enqueueing = true;
+	PG_TRY();
+	{
+		enqueued = enqueue_due(from, outlook);
+	}
+	PG_FINALLY();
+	{
+		is_enqueueing = false;
+	}
+	PG_END_TRY();
+	return enqueued;
+}
+
+static int
+enqueue_due(TimestampTz from, JqCronOutlook *outlook)
 {
 	JqTaskBatch starting = {.kind = JQ_RUN_BY_START,.now = GetCurrentTimestamp()};
 	JqTaskBatch due = {.kind = JQ_RUN_BY_SCHEDULE,.now = starting.now};

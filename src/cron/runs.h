@@ -25,7 +25,8 @@ typedef struct JqCronOutlook
  * Enqueues jobs for the tasks that are due and that nobody else is working on,
  * at most a thousand of them, and for those that want to run when the server
  * has started.  A task with a fault is disabled with a reason; the others go
- * on.  Returns how many jobs.  Enters a scope of its own.
+ * on.  Returns how many jobs; 0, and nothing is done, when it is called by what
+ * it does itself.  Enters a scope of its own.
  *
  * Tasks that are planned before "from" are not looked at, DT_NOBEGIN: all
  * are.  *outlook, unless it is NULL, tells of the enabled tasks from there on.

@@ -144,6 +144,7 @@ run_cycle(void)
 {
 	JqQuiet		quiet = JQ_QUIET_NOT;
 	long		sleep_ms = jq_config_poll_interval;
+	bool		has_failed;
 	TimestampTz now;
 
 	if (!jq_worker_protect(look_at_database, &quiet))
@@ -171,7 +172,7 @@ run_cycle(void)
 		plans_are_stale = true;
 	if (plans_are_stale && jq_clock_ms() >= replan_at)
 		(void) jq_worker_protect(replan_cron, NULL);
-	(void) jq_worker_protect(run_cron, NULL);
+	has_failed = !jq_worker_protect(run_cron, NULL);
 	(void) jq_worker_protect(jq_demand_serve, NULL);
 	(void) jq_worker_protect(announce_jobs, NULL);
 	(void) jq_worker_protect(tend_lanes, NULL);
@@ -199,7 +200,8 @@ run_cycle(void)
 		sleep_ms = (next_announcement_at - now) / 1000 + 1;
 	if (plans_are_stale)
 		sleep_ms = Min(sleep_ms, Max(replan_at - jq_clock_ms(), 0));
-	return Min(sleep_ms, ms_until_cron(now));
+	/* The other units may have waited for the same lock, one by one. */
+	return Min(sleep_ms, has_failed ? CRON_RETRY_MS : ms_until_cron(now));
 }
 
 /* Whether there is something to do here. */

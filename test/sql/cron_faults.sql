@@ -67,6 +67,22 @@ ALTER TABLE cron_tasks DROP CONSTRAINT users;
 SELECT enqueue_cron_tasks();
 TABLE pg_temp.outcome;
 
+-- A trigger of the tables' owner that enqueues, too, does nothing inside.
+DELETE FROM cron_tasks;
+DELETE FROM jobs_queue;
+SELECT count(schedule_cron_task('again ' || n, '0 0 1 1 *', 'x')) FROM generate_series(1, 5) n;
+CREATE FUNCTION enqueue_again() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+BEGIN
+	PERFORM enqueue_cron_tasks();
+	RETURN NULL;
+END $$;
+CREATE TRIGGER users AFTER INSERT ON jobs_queue_live FOR EACH ROW EXECUTE FUNCTION enqueue_again();
+UPDATE cron_tasks SET next_run_at = '2024-05-01 00:00+00';
+SELECT enqueue_cron_tasks(), enqueue_cron_tasks();
+SELECT count(*), count(DISTINCT cron_task_id) AS tasks FROM jobs_queue;
+DROP TRIGGER users ON jobs_queue_live;
+DROP FUNCTION enqueue_again();
+
 -- Nobody else's job is in the way of a task, or a job of it.
 CREATE ROLE regress_cron_producer;
 CREATE ROLE regress_cron_operator;
