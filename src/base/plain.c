@@ -16,6 +16,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_publication.h"
 #include "commands/extension.h"
+#include "commands/trigger.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -108,7 +109,8 @@ look_if_plain(Relation rel)
 static bool
 has_only_own_triggers(Relation rel)
 {
-	TriggerDesc *triggers = rel->trigdesc;
+	/* Looking things up may bring an invalidation, which frees the original. */
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 		if (getExtensionOfObject(ProcedureRelationId,

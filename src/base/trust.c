@@ -12,6 +12,7 @@
 
 #include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
+#include "commands/trigger.h"
 #include "utils/acl.h"
 #include "utils/syscache.h"
 
@@ -26,7 +27,8 @@ static bool is_trusted_relation(Oid relid, Oid owner);
 const Trigger *
 jq_trust_foreign_trigger(Relation rel, Oid owner)
 {
-	TriggerDesc *triggers = rel->trigdesc;
+	/* Looking things up may bring an invalidation, which frees the original. */
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
