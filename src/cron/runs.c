@@ -109,16 +109,16 @@ enqueue_due(TimestampTz from, JqCronOutlook *outlook)
 {
 	JqTaskBatch starting = {.kind = JQ_RUN_BY_START,.now = GetCurrentTimestamp()};
 	JqTaskBatch due = {.kind = JQ_RUN_BY_SCHEDULE,.now = starting.now};
-	bool		has_moved = false;
+	bool		moved = false;
 	int			enqueued;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	enqueued = enqueue_batches(&starting, &select_starting, from, PgStartTime,
-							   &has_moved);
-	enqueued += enqueue_batches(&due, &select_due, from, due.now, &has_moved);
+							   &moved);
+	enqueued += enqueue_batches(&due, &select_due, from, due.now, &moved);
 	if (outlook != NULL)
 	{
-		outlook->has_moved = has_moved;
+		outlook->has_moved = moved;
 		look_ahead(from, due.now, outlook);
 	}
 	jq_scope_leave();

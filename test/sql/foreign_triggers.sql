@@ -111,3 +111,8 @@ DROP FUNCTION regress_own, regress_attack, regress_try;
 DROP SCHEMA regress_app CASCADE;
 DROP OWNED BY regress_app;
 DROP ROLE regress_app;
+
+-- All tables of the extension were looked at above: a new one has to be added
+-- there, and to what catalog.c lists.
+SELECT c.relname FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+WHERE c.relkind IN ('r', 'p') AND c.relname <> ALL ('{jobs_queue}'::text[] || '{jobs_queue_live,jobs_queue_done,job_runs,job_logs,job_types,cron_tasks,cron_runs,job_dependencies,http_endpoints,event_subscriptions,registered_workers,worker_stops,database_identity}'::text[]) ORDER BY 1;

@@ -68,6 +68,7 @@ sub client
 		$say->("$state " . $s->{message} =~ s/^.*?: .*?: //r);
 		die "lost the connection: $s->{message}" if $state eq JobQueue::Session::LOST;
 		$s->try('ROLLBACK');
+		# why: what has failed because of a step would fail again until it is over
 		sleep 0.02;
 		return undef;
 	};
@@ -85,6 +86,7 @@ sub client
 			$try->($how < 0.4 ? "INSERT INTO ledger SELECT 'enqueued', enqueue_jobs('$type', array_fill('{}'::jsonb, ARRAY[$n]), priority => $priority)"
 				: $how < 0.8 ? "BEGIN; LOCK TABLE ledger IN ROW EXCLUSIVE MODE; WITH i AS (INSERT INTO jobs_queue (job_type, priority, stage) SELECT '$type', $priority, 's' || g % 2 FROM generate_series(1, $n) g RETURNING id) INSERT INTO ledger SELECT 'enqueued', id FROM i; COMMIT"
 				: "BEGIN; INSERT INTO ledger SELECT 'enqueued', enqueue_job('$type'); SAVEPOINT s; INSERT INTO ledger SELECT 'enqueued', enqueue_job('$type'); ROLLBACK TO s; COMMIT");
+			# why: jobs must not come faster than the others complete them
 			sleep 0.01 * $n;
 			next;
 		}
@@ -128,6 +130,7 @@ sub wait_for_progress
 
 	my $wanted = progress() + 10;
 	my $until = time + 30;
+	# why: a look at files costs nothing that could be waited for
 	sleep 0.02 while progress() < $wanted && time < $until;
 	cmp_ok(progress(), '>=', $wanted, $name);
 	return;

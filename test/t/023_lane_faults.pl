@@ -125,7 +125,7 @@ $node->start;
 wait_for_query($node, "SELECT count(*) FROM _server_workers() WHERE kind = 'scheduler'", 1);
 for my $what ('the first job of the server', 'one on an idle server')
 {
-	sleep 1;
+	wait_for_query($node, q{SELECT wait_event_type FROM pg_stat_activity WHERE backend_type = 'jobqueue scheduler'}, 'Extension');
 	$started = time;
 	$id = $node->safe_psql('postgres', q{SELECT enqueue_sql('SELECT 1')});
 	wait_for_query($node, "SELECT status FROM jobs_queue WHERE id = $id", 'completed');

@@ -92,6 +92,7 @@ $node->stop('immediate');
 for my $delay (0.01, 0.03, 0.06, 0.1, 0.2)
 {
 	system_log('pg_ctl', '-W', '-D', $node->data_dir, '-l', $node->logfile, 'start');
+	# why: at different moments of its start, none of which it tells
 	sleep $delay;
 	my $pid = eval { (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0] } or next;
 	kill 'KILL', $pid;

@@ -104,6 +104,7 @@ while ($victim eq '' && time < $until)
 		WHERE query ~ '^SELECT enqueue_cron_tasks' AND pid <> pg_backend_pid() ORDER BY state = 'active' DESC LIMIT 1});
 }
 ok(kill('KILL', $victim), 'one of them is killed');
+# why: the log is the only one who says so while nobody can connect
 sleep 0.05 until slurp_file($node->logfile, $offset) =~ /all server processes terminated; reinitializing/ || time > $until;
 wait_for_query($node, 'SELECT true');
 wait_for_seconds(4);
