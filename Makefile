@@ -33,15 +33,18 @@ OBJS = src/jobqueue.o \
        src/cron/tasks.o src/cron/template.o src/cron/zone.o \
        src/body/body.o src/body/command.o src/body/current.o \
        src/body/journal.o src/body/session.o src/body/watch.o \
+       src/http/form.o src/http/header.o src/http/retry_after.o \
+       src/http/signature.o src/http/template.o src/http/url.o \
        src/base/config.o src/base/catalog.o src/base/db.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
        src/base/plain.o src/base/trust.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
        src/base/columns.o src/base/interval.o src/base/protect.o src/base/shared_state.o src/base/shared_jobs.o src/base/wake.o \
-       src/base/fault.o
+       src/base/fault.o src/base/allow_list.o
 
 DATA        = $(sort $(wildcard $(srcdir)/sql/jobqueue--*.sql))
-PG_CPPFLAGS = -I$(srcdir)/src
+PG_CPPFLAGS = -I$(srcdir)/src $(shell curl-config --cflags)
+SHLIB_LINK  = $(shell curl-config --libs)
 
 # The temporary servers preload the library with its workers switched off.
 # Locale and encoding are fixed, so that the golden files fit everywhere.

@@ -19,6 +19,9 @@
 #define PGDLLEXPORT
 #define FLEXIBLE_ARRAY_MEMBER
 
+/* and of libcurl */
+#define LIBCURL_VERSION_NUM 0x075700
+
 #define PG_MODULE_MAGIC extern int magic
 #define PG_FUNCTION_INFO_V1(name) extern int info_##name
 #define PG_TRY() if (sigsetjmp())

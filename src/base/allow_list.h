@@ -12,7 +12,6 @@
  *	  single addresses, which are allowed besides the public ones.
  *
  *	  Ports: *, every port; else comma-separated numbers and ranges, 8000-8100.
- *	  An empty list has none.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,9 +41,15 @@ typedef struct JqAddressList
  * What is wrong with a list, as a sentence, palloc'd; NULL when nothing is.
  * They raise no error (other than out of memory), for check hooks of settings.
  */
-extern const char *jq_host_list_fault(const char *list);
-extern const char *jq_address_list_fault(const char *list);
-extern const char *jq_port_list_fault(const char *list);
+extern const char *jq_host_list_flaw(const char *list);
+extern const char *jq_address_list_flaw(const char *list);
+extern const char *jq_port_list_flaw(const char *list);
+
+/*
+ * The same of the URL of a proxy: http:// or https://, a host, a port or none,
+ * and nothing else, least of all a password.  Quotes nothing of it.
+ */
+extern const char *jq_proxy_flaw(const char *url);
 
 /* Whether a list has the host, which is a name or an address, or the port. */
 extern bool jq_host_list_has(const char *list, const char *host);
@@ -52,7 +57,7 @@ extern bool jq_port_list_has(const char *list, int port);
 
 /*
  * The compiled form, allocated in the current memory context.  The list has
- * passed jq_address_list_fault(); of one that has not, nothing is allowed.
+ * passed jq_address_list_flaw(); of one that has not, nothing is allowed.
  */
 extern JqAddressList *jq_address_list_compile(const char *list);
 

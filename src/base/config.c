@@ -13,6 +13,7 @@
 
 #include <limits.h>
 
+#include "base/allow_list.h"
 #include "base/config.h"
 
 #include "nodes/pg_list.h"
@@ -46,6 +47,11 @@ int			jq_config_max_log_lines = 100;
 int			jq_config_crash_limit = 2;
 int			jq_config_max_payload = 1024;
 int			jq_config_keep_cron_runs = 3 * MINUTES_PER_DAY;
+char	   *jq_config_http_allow_hosts = "";
+char	   *jq_config_http_allow_cidrs = "";
+char	   *jq_config_http_allow_ports = "80,443";
+char	   *jq_config_http_proxy = "";
+char	   *jq_config_http_ca_file = "";
 bool		jq_config_async_claim = false;
 int			jq_config_debug_claim_path = JQ_CLAIM_PATH_AUTO;
 int			jq_config_log_level = LOG;
@@ -68,7 +74,14 @@ static const struct config_enum_entry claim_paths[] = {
 static void define_preload_settings(void);
 static void define_integers(void);
 static void define_others(void);
+static void define_http_settings(void);
 static bool check_list(char **newval, void **extra, GucSource source);
+static bool check_hosts(char **newval, void **extra, GucSource source);
+static bool check_addresses(char **newval, void **extra, GucSource source);
+static bool check_ports(char **newval, void **extra, GucSource source);
+static bool check_proxy(char **newval, void **extra, GucSource source);
+static bool check_file(char **newval, void **extra, GucSource source);
+static bool is_flawless(const char *flaw);
 
 void
 jq_config_define(bool preloading)
@@ -77,6 +90,7 @@ jq_config_define(bool preloading)
 		define_preload_settings();
 	define_integers();
 	define_others();
+	define_http_settings();
 	MarkGUCPrefixReserved("jobqueue");
 }
 
@@ -246,6 +260,47 @@ define_others(void)
 							   check_list, NULL, NULL);
 }
 
+/* Where requests may go, and how they get there. */
+static void
+define_http_settings(void)
+{
+	DefineCustomStringVariable("jobqueue.http_allow_cidrs",
+							   "Sets the networks that requests may go to besides public addresses.",
+							   "A list like 10.1.0.0/16, fd00::/8.",
+							   &jq_config_http_allow_cidrs,
+							   "",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_addresses, NULL, NULL);
+	DefineCustomStringVariable("jobqueue.http_allow_hosts",
+							   "Sets the hosts that requests may go to.",
+							   "A list of names and *.suffix; empty or * means all.",
+							   &jq_config_http_allow_hosts,
+							   "",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_hosts, NULL, NULL);
+	DefineCustomStringVariable("jobqueue.http_allow_ports",
+							   "Sets the ports that requests may go to.",
+							   "A list of numbers and ranges, like 8000-8100; * means all.",
+							   &jq_config_http_allow_ports,
+							   "80,443",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_ports, NULL, NULL);
+	DefineCustomStringVariable("jobqueue.http_ca_file",
+							   "Sets the file of the certificates that servers are checked against.",
+							   "Empty means those of the system.",
+							   &jq_config_http_ca_file,
+							   "",
+							   PGC_SIGHUP, 0,
+							   check_file, NULL, NULL);
+	DefineCustomStringVariable("jobqueue.http_proxy",
+							   "Sets the proxy that requests go through.",
+							   "A URL without user name and password; empty means none.",
+							   &jq_config_http_proxy,
+							   "",
+							   PGC_SIGHUP, 0,
+							   check_proxy, NULL, NULL);
+}
+
 /* Accepts comma-separated names; the rules of quoting are those of SQL. */
 static bool
 check_list(char **newval, void **extra, GucSource source)
@@ -259,4 +314,55 @@ check_list(char **newval, void **extra, GucSource source)
 	list_free(elements);
 	pfree(copy);
 	return valid;
+}
+
+static bool
+check_hosts(char **newval, void **extra, GucSource source)
+{
+	return is_flawless(jq_host_list_flaw(*newval));
+}
+
+static bool
+check_addresses(char **newval, void **extra, GucSource source)
+{
+	return is_flawless(jq_address_list_flaw(*newval));
+}
+
+static bool
+check_ports(char **newval, void **extra, GucSource source)
+{
+	return is_flawless(jq_port_list_flaw(*newval));
+}
+
+static bool
+check_proxy(char **newval, void **extra, GucSource source)
+{
+	return **newval == '\0' || is_flawless(jq_proxy_flaw(*newval));
+}
+
+/* Whether it is there shows when it is read: it may be mounted later. */
+static bool
+check_file(char **newval, void **extra, GucSource source)
+{
+	const char *path = *newval;
+
+	if (*path == '\0')
+		return true;
+	if (!is_absolute_path(path))
+		return is_flawless("It must be an absolute path.");
+	if (strlen(path) >= MAXPGPATH)
+		return is_flawless("The path is too long.");
+	for (; *path != '\0'; path++)
+		if ((unsigned char) *path < ' ' || *path == 0x7f)
+			return is_flawless("The path must not have control characters.");
+	return true;
+}
+
+/* Says what is wrong with the value of a setting, if anything is. */
+static bool
+is_flawless(const char *flaw)
+{
+	if (flaw != NULL)
+		GUC_check_errdetail("%s", flaw);
+	return flaw == NULL;
 }

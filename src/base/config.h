@@ -43,6 +43,11 @@ extern int	jq_config_max_log_lines;
 extern int	jq_config_crash_limit;
 extern int	jq_config_max_payload;	/* kB */
 extern int	jq_config_keep_cron_runs;	/* min */
+extern char *jq_config_http_allow_hosts;	/* lists: see base/allow_list.h */
+extern char *jq_config_http_allow_cidrs;
+extern char *jq_config_http_allow_ports;
+extern char *jq_config_http_proxy;	/* a URL; '': none */
+extern char *jq_config_http_ca_file;	/* a path; '': the system's */
 extern bool jq_config_async_claim;	/* context user */
 extern int	jq_config_debug_claim_path; /* JqClaimPath; context user */
 extern int	jq_config_log_level;	/* DEBUG1, LOG, WARNING or ERROR */

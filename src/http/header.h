@@ -28,10 +28,11 @@ typedef struct JqHeaderTotals
 /*
  * What is wrong with a header, a sentence for errdetail that quotes nothing;
  * NULL when nothing is.  For values that have been filled in, again; "totals"
- * (or NULL) adds it to the request's.
+ * (or NULL) adds it to the request's.  A value may be empty, which libcurl
+ * wants to be told as "name;".
  */
-extern const char *jq_header_fault(const char *name, const char *value,
-								   JqHeaderTotals *totals);
+extern const char *jq_header_flaw(const char *name, const char *value,
+								  JqHeaderTotals *totals);
 
 /* Whether jobqueue or libcurl sets this header, and users must not. */
 extern bool jq_header_is_reserved(const char *name);

@@ -20,7 +20,7 @@
  * What makes a secret unusable as a key, a sentence for errdetail that quotes
  * nothing of it; NULL when nothing does.
  */
-extern const char *jq_signature_secret_fault(const char *secret);
+extern const char *jq_signature_secret_flaw(const char *secret);
 
 /*
  * Writes the value of webhook-signature: "v1,..." and, with a second secret

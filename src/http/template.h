@@ -64,7 +64,7 @@ typedef struct JqTemplateValues
  * Raise 22023, naming the argument, for what is between {{ and }} and is no
  * placeholder, or one of a kind that is not allowed here.
  */
-extern void jq_http_template_check(const char *text, int allowed_kinds,
+extern void jq_http_template_check(const char *string, int allowed_kinds,
 								   const char *argument);
 extern void jq_http_template_check_jsonb(Jsonb *document, int allowed_kinds,
 										 const char *argument);
@@ -77,7 +77,7 @@ extern void jq_http_template_check_jsonb(Jsonb *document, int allowed_kinds,
 extern void jq_http_template_check_url(const char *url, const char *argument);
 
 /* Whether there are placeholders at all; "kinds" restricts to these. */
-extern bool jq_http_template_has(const char *text, int kinds);
+extern bool jq_http_template_has(const char *string, int kinds);
 extern bool jq_http_template_has_jsonb(Jsonb *document, int kinds);
 
 /*
@@ -87,7 +87,7 @@ extern bool jq_http_template_has_jsonb(Jsonb *document, int kinds);
  * JSON strings go in as their text, null and missing values as nothing, other
  * values as JSON.  A URL that is one secret is not percent-encoded.
  */
-extern char *jq_http_template_fill(const char *text,
+extern char *jq_http_template_fill(const char *string,
 								   const JqTemplateValues *values,
 								   JqTemplateEscape escape,
 								   const char **reason);
