@@ -901,9 +901,9 @@ BEGIN
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	functions := CASE job_role
-		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs}'::text[]
+		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs,http_check_url}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,cron_is_valid,cron_describe,cron_next_runs,http_check_url,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -1082,6 +1082,11 @@ CREATE FUNCTION cron_next_runs(
 	LANGUAGE c STABLE PARALLEL SAFE ROWS 5 AS 'MODULE_PATHNAME', 'jobqueue_cron_next_runs';
 COMMENT ON FUNCTION cron_next_runs(text, text, timestamptz, integer)
 	IS 'The next n instants of a schedule';
+
+CREATE FUNCTION http_check_url(url text)
+	RETURNS text
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'jobqueue_http_check_url';
+COMMENT ON FUNCTION http_check_url(text) IS 'Why a request to a URL would be refused now; null: it would not be';
 
 CREATE FUNCTION import_crontab(
 		crontab text,

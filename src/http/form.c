@@ -84,12 +84,19 @@ jq_form_encode(StringInfo out, Jsonb *fields)
 const char *
 jq_base64_decode(StringInfo out, const char *string)
 {
-	int			len = (int) strlen(string);
-	int			room = pg_b64_dec_len(len);
+	char	   *dense = palloc(strlen(string) + 1);
+	int			len = 0;
+	int			room;
 	int			decoded;
 
+	/* The server's decoder takes no white space. */
+	for (; *string != '\0'; string++)
+		if (strchr(" \t\r\n", *string) == NULL)
+			dense[len++] = *string;
+	room = pg_b64_dec_len(len);
 	enlargeStringInfo(out, room);
-	decoded = pg_b64_decode(string, len, (void *) (out->data + out->len), room);
+	decoded = pg_b64_decode(dense, len, (void *) (out->data + out->len), room);
+	pfree(dense);
 	if (decoded < 0)
 	{
 		out->data[out->len] = '\0';

@@ -40,6 +40,21 @@ ALTER SYSTEM SET jobqueue.enabled = 'perhaps';
 ALTER SYSTEM SET jobqueue.databases = 'one two';
 ALTER SYSTEM SET jobqueue.run_job_types = 'a,,b';
 ALTER SYSTEM SET jobqueue.run_job_types = '"a';
+
+-- Where requests may go.
+SELECT format('ALTER SYSTEM SET jobqueue.http_%s = %L', CASE WHEN name IN ('proxy', 'ca_file') THEN name ELSE 'allow_' || name END, value)
+FROM (VALUES
+	('hosts', 'a b'), ('hosts', 'a,,b'), ('hosts', ','), ('hosts', '*.'), ('hosts', '*a'), ('hosts', 'a.*'), ('hosts', '*.*.a'), ('hosts', 'a..b'),
+	('hosts', '.a'), ('hosts', 'a.'), ('hosts', 'a:80'), ('hosts', 'http://a'), ('hosts', '[::1]'), ('hosts', '127.1'), ('hosts', '*.1'),
+	('hosts', '0x7f.0x1'), ('hosts', 'münchen.example'), ('hosts', repeat('a', 64)), ('hosts', '"a"'),
+	('cidrs', '10.0.0.1/8'), ('cidrs', '10.0.0.0/33'), ('cidrs', '10/8'), ('cidrs', '10.0.0.0/'), ('cidrs', '10.0.0.0/-1'), ('cidrs', '010.0.0.0/8'),
+	('cidrs', '10.0.0.0/8,'), ('cidrs', 'fd00::1/8'), ('cidrs', 'fd00::/129'), ('cidrs', '::/0x0'), ('cidrs', 'localhost'), ('cidrs', '*'), ('cidrs', 'fe80::1%eth0'),
+	('ports', ''), ('ports', '0'), ('ports', '65536'), ('ports', '80;443'), ('ports', '-1'), ('ports', '80-'), ('ports', '-'), ('ports', '90-80'), ('ports', '80,'), ('ports', 'http'),
+	('ports', '1-2-3'), ('ports', '080000'),
+	('proxy', 'proxy'), ('proxy', 'socks5://a'), ('proxy', 'http://'), ('proxy', 'http://u:p@a'), ('proxy', 'http://a/path'), ('proxy', 'http://a?q'), ('proxy', 'http://a:0'),
+	('proxy', 'http://a:b'), ('proxy', 'http://[::1'), ('proxy', 'http://[a]'), ('proxy', 'http://a b'), ('proxy', 'http://1.2.3'), ('proxy', 'http://[::1]x'),
+	('ca_file', 'ca.pem'), ('ca_file', E'/a\nb')) AS bad(name, value)
+\gexec
 \set VERBOSITY sqlstate
 ALTER SYSTEM SET jobqueue.lease = '2d';
 ALTER SYSTEM SET jobqueue.poll_interval = '0.01s';
@@ -64,6 +79,18 @@ ALTER SYSTEM SET jobqueue.poll_interval = '1.5s';
 ALTER SYSTEM SET jobqueue.databases = '*';
 ALTER SYSTEM SET jobqueue.databases = 'one, "Two, three"';
 ALTER SYSTEM SET jobqueue.run_job_types = '';
+ALTER SYSTEM SET jobqueue.http_allow_hosts = '*.Example.com , example.com,192.0.2.1, fd00::1', a_b, '*';
+ALTER SYSTEM SET jobqueue.http_allow_hosts = '';
+ALTER SYSTEM SET jobqueue.http_allow_cidrs = '10.0.0.0/8, 10.1.2.3,fd00::/8', '::/0';
+ALTER SYSTEM SET jobqueue.http_allow_cidrs = '';
+ALTER SYSTEM SET jobqueue.http_allow_ports = 80, 443, '8000-8100 , 65535';
+ALTER SYSTEM SET jobqueue.http_allow_ports = '*';
+ALTER SYSTEM SET jobqueue.http_proxy = 'http://proxy';
+ALTER SYSTEM SET jobqueue.http_proxy = 'HTTPS://[fd00::1]:3128/';
+ALTER SYSTEM SET jobqueue.http_proxy = 'http://10.0.0.1:3128';
+ALTER SYSTEM SET jobqueue.http_proxy = '';
+ALTER SYSTEM SET jobqueue.http_ca_file = '/etc/ssl/of mine.pem';
+ALTER SYSTEM SET jobqueue.http_ca_file = '';
 SELECT format('ALTER SYSTEM RESET %s', name) FROM pg_settings
 WHERE name LIKE 'jobqueue.%' ORDER BY name COLLATE "C"
 \gexec

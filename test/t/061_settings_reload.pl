@@ -29,11 +29,16 @@ sub reload
 # What a setting may be, and what it may not.
 sub values_of
 {
-	my ($type, $min, $max, $options, $default) = @_;
+	my ($name, $type, $min, $max, $options, $default) = @_;
 
 	return ([ $default, $min, $max ], [ $min - 1, $max + 1, 'banana', '', '99999999999999999999', 'NaN', '-1 d' ]) if $type eq 'integer';
 	return ([ $default, 'on', 'off', 'true', '0' ], [ 'perhaps', '', '2' ]) if $type eq 'bool';
 	return ([ $default, $options =~ /[\w]+/g ], [ 'banana', '', '0' ]) if $type eq 'enum';
+	return ([ $default, '*', 'a.example.com, *.example.com, 10.0.0.1' ], [ 'a,,b', 'a b', ',', '*a', '127.1' ]) if $name eq 'jobqueue.http_allow_hosts';
+	return ([ $default, '10.0.0.0/8, fd00::/8' ], [ '10.0.0.1/8', '10.0.0.0/33', 'a', ',' ]) if $name eq 'jobqueue.http_allow_cidrs';
+	return ([ $default, '*', '443,8000-8100' ], [ '', '0', '65536', '90-80', 'a', ',' ]) if $name eq 'jobqueue.http_allow_ports';
+	return ([ $default, '/etc/ssl/cert.pem' ], [ 'cert.pem', '/a' x 1000 ]) if $name eq 'jobqueue.http_ca_file';
+	return ([ $default, 'http://proxy:3128' ], [ 'proxy', 'socks5://a', 'http://', 'http://u:p@a', 'http://a/b' ]) if $name eq 'jobqueue.http_proxy';
 	return ([ $default, '*', 'postgres', '"postgres", postgres', 'postgres,sql' ], [ 'a,,b', '"', 'a b', ',' ]);
 }
 
@@ -47,7 +52,7 @@ my $count = 0;
 for my $row (split /\n/, $rows)
 {
 	my ($name, $type, $min, $max, $options, $default, $context) = split /\|/, $row, -1;
-	my ($good, $bad) = values_of($type, $min, $max, $options, $default);
+	my ($good, $bad) = values_of($name, $type, $min, $max, $options, $default);
 	my $original = $node->safe_psql('postgres', "SHOW $name");
 	my @wrong;
 
