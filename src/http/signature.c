@@ -12,6 +12,7 @@
 #include "common/base64.h"
 #include "common/hmac.h"
 #include "common/sha2.h"
+#include "utils/resowner.h"
 
 #define PREFIX "whsec_"
 #define VERSION "v1,"
@@ -35,6 +36,8 @@ typedef struct Key
 static const char *read_key(const char *secret, Key *key);
 static bool sign(const Key *key, const char *id, int64 timestamp,
 				 const void *body, size_t body_len, char *encoded);
+static bool sign_owned(const Key *key, const char *id, int64 timestamp,
+					   const void *body, size_t body_len, char *encoded);
 static void wipe(volatile Key *key);
 
 const char *
@@ -107,10 +110,33 @@ read_key(const char *secret, Key *key)
 	return key->len == 0 ? "The secret is empty." : NULL;
 }
 
-/* Writes ENCODED_LENGTH bytes. */
+/*
+ * Writes ENCODED_LENGTH bytes.  The server remembers the context with a
+ * resource owner, of which there is none outside transactions.
+ */
 static bool
 sign(const Key *key, const char *id, int64 timestamp,
 	 const void *body, size_t body_len, char *encoded)
+{
+	ResourceOwner outer = CurrentResourceOwner;
+	bool		done;
+
+	if (outer == NULL)
+		CurrentResourceOwner = ResourceOwnerCreate(NULL, "jobqueue signature");
+	done = sign_owned(key, id, timestamp, body, body_len, encoded);
+	if (outer == NULL)
+	{
+		ResourceOwner own = CurrentResourceOwner;
+
+		CurrentResourceOwner = NULL;
+		ResourceOwnerDelete(own);
+	}
+	return done;
+}
+
+static bool
+sign_owned(const Key *key, const char *id, int64 timestamp,
+		   const void *body, size_t body_len, char *encoded)
 {
 	pg_hmac_ctx *hmac = pg_hmac_create(PG_SHA256);
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];

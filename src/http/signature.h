@@ -25,7 +25,7 @@ extern const char *jq_signature_secret_flaw(const char *secret);
 /*
  * Writes the value of webhook-signature: "v1,..." and, with a second secret
  * that is valid, too (else NULL), "v1,... v1,...".  Returns NULL, or the reason
- * why not, as above.  Leaves no copy of a key in memory.
+ * why not, as above.  Leaves no copy of a key in memory.  Needs no transaction.
  */
 extern const char *jq_signature_write(char value[JQ_SIGNATURE_SIZE],
 									  const char *secret,

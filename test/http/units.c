@@ -18,6 +18,7 @@
 #include "http/url.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 PG_MODULE_MAGIC;
@@ -128,12 +129,23 @@ sign(PG_FUNCTION_ARGS)
 {
 	char		value[JQ_SIGNATURE_SIZE];
 	char	   *previous = STRING(1);
+	char		again[JQ_SIGNATURE_SIZE];
 	bytea	   *body = PG_GETARG_BYTEA_PP(4);
+	ResourceOwner owner = CurrentResourceOwner;
 	const char *flaw = jq_signature_write(value, STRING(0),
 										  *previous == '\0' ? NULL : previous,
 										  STRING(2), PG_GETARG_INT64(3),
 										  VARDATA_ANY(body),
 										  VARSIZE_ANY_EXHDR(body));
+
+	/* As outside a transaction. */
+	CurrentResourceOwner = NULL;
+	jq_signature_write(again, STRING(0), *previous == '\0' ? NULL : previous,
+					   STRING(2), PG_GETARG_INT64(3),
+					   VARDATA_ANY(body), VARSIZE_ANY_EXHDR(body));
+	CurrentResourceOwner = owner;
+	if (strcmp(value, again) != 0)
+		elog(ERROR, "outside a transaction, the signature is another");
 
 	return text_or_null(fcinfo, flaw != NULL ? flaw : value);
 }
