@@ -936,7 +936,7 @@ BEGIN
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,set_secret,set_secret_file,drop_secret,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,set_secret,set_secret_file,drop_secret,secret_problem,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -1317,6 +1317,12 @@ CREATE FUNCTION drop_secret(name text)
 COMMENT ON FUNCTION drop_secret(text)
 	IS 'Deletes a secret; false when there is none of that name';
 
+CREATE FUNCTION secret_problem(name text, role regrole DEFAULT NULL)
+	RETURNS text
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_secret_problem';
+COMMENT ON FUNCTION secret_problem(text, regrole)
+	IS 'Why endpoints of a role (NULL: the caller) cannot use a secret; NULL: they can';
+
 -- ---------------------------------------------------------------------------
 -- Public functions: see
 -- ---------------------------------------------------------------------------
@@ -1467,7 +1473,7 @@ COMMENT ON VIEW job_workers IS 'Outside workers that registered, hold a job or w
 
 CREATE VIEW secret_names WITH (security_barrier) AS
 	SELECT s.name, s.owner, s.file IS NOT NULL AS is_file,
-		CASE WHEN s.file IS NULL THEN s.previous_until > now() IS TRUE END AS has_previous,
+		CASE WHEN s.file IS NULL THEN coalesce(s.previous_until > now(), false) END AS has_previous,
 		CASE WHEN s.previous_until > now() THEN s.previous_until END AS previous_until,
 		s.created_at, s.updated_at
 	FROM http_secrets s;

@@ -13,8 +13,6 @@
 
 #include "postgres.h"
 
-#include "datatype/timestamp.h"
-
 /* The longest value, and the longest file, in bytes. */
 #define JQ_SECRET_MAX_LENGTH 8192
 
@@ -43,26 +41,22 @@ extern bool jq_secret_find(const char *name, Oid user, JqSecret *secret,
 extern void jq_secret_wipe(JqSecret *secret);
 
 /*
- * Creates or changes a secret for "caller".  keep_previous_us: how long the
- * value that was there stays valid; 0: not at all.  Raises 22023 for a bad
- * name or an empty value, 54000 for a long one, 42501 unless caller may act as
- * the owner of the secret.
+ * Creates or changes a secret for the current user.  keep_previous_us: how
+ * long the value that was there stays valid; 0: not at all.  Raises 22023 for
+ * a bad name or an empty value, 54000 for a long one, 42501 unless the user
+ * may act as the owner of the secret.  No message holds a part of "value".
+ * Enters a scope, as those below.
  */
-extern void jq_secret_set(Oid caller, const char *name, const char *value,
+extern void jq_secret_set(const char *name, const char *value,
 						  int64 keep_previous_us);
 
-/* The same with a file that is read at each use. */
-extern void jq_secret_set_file(Oid caller, const char *name,
-							   const char *path);
+/*
+ * The same with a file, which is read at each use.  Raises 22023 for a path
+ * that is not absolute, 55000 for a file that cannot be used.
+ */
+extern void jq_secret_set_file(const char *name, const char *path);
 
 /* False when there is none of that name; raises 42501 as above. */
-extern bool jq_secret_drop(Oid caller, const char *name);
-
-/*
- * Deletes the values of this database that have expired; looks first, and
- * writes nothing when there are none.
- */
-extern bool jq_secrets_have_expired(void);
-extern void jq_secrets_delete_expired(void);
+extern bool jq_secret_drop(const char *name);
 
 #endif							/* JQ_SECRETS_H */
