@@ -346,6 +346,8 @@ CREATE TABLE event_subscriptions (
 );
 ALTER SEQUENCE event_subscriptions_id_seq OWNED BY event_subscriptions.id;
 COMMENT ON TABLE event_subscriptions IS 'Event type, exact or "a.b.*", to the job type that its events become';
+COMMENT ON COLUMN event_subscriptions.event_type IS 'As in "order.paid"; "order.*" for every type below it; "*" for all';
+COMMENT ON COLUMN event_subscriptions.owner IS 'Whose jobs they will be; NULL: there will be none';
 
 CREATE TABLE job_dependencies (
 	job_id bigint NOT NULL,
@@ -461,14 +463,16 @@ CREATE FUNCTION _queue_status(
 COMMENT ON FUNCTION _queue_status() IS 'Whether the server works on the jobs of this database';
 CREATE FUNCTION _guard_cron_task() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_cron_task';
-CREATE FUNCTION _secrets_changed() RETURNS trigger
-	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_secrets_changed';
+CREATE FUNCTION _definitions_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_definitions_changed';
 CREATE FUNCTION _cron_tasks_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_cron_tasks_changed';
 CREATE FUNCTION _forget_cron_task() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_forget_cron_task';
 CREATE FUNCTION _guard_owned() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_owned';
+CREATE FUNCTION _guard_event_subscription() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_event_subscription';
 -- A call of a function of ours that no function of that name beside it can
 -- take over: each argument has the type of its parameter, those that are not
 -- given are the defaults, and of all candidates an exact match comes first.
@@ -682,6 +686,32 @@ CREATE FUNCTION enqueue_sql(
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_sql';
 COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole, text)
 	IS 'Enqueues an SQL statement that the server runs as run_as (NULL: the caller); $1 is the payload, $2 the job id';
+
+-- ---------------------------------------------------------------------------
+-- Public functions: events
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION publish_event(
+		event_type text,
+		payload jsonb DEFAULT '{}',
+		event_key text DEFAULT NULL,
+		tenant_id text DEFAULT NULL)
+	RETURNS bigint[]
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_publish_event';
+COMMENT ON FUNCTION publish_event(text, jsonb, text, text)
+	IS 'Enqueues a job for each job type that is subscribed to the event, and returns their ids';
+
+CREATE FUNCTION subscribe_event(event_type text, job_type text DEFAULT NULL, endpoint text DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_subscribe_event';
+COMMENT ON FUNCTION subscribe_event(text, text, text)
+	IS 'Makes events (a type, "a.b.*" or "*") jobs of a type, or calls of an endpoint; returns the id of the subscription';
+
+CREATE FUNCTION unsubscribe_event(event_type text, job_type text DEFAULT NULL, endpoint text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_unsubscribe_event';
+COMMENT ON FUNCTION unsubscribe_event(text, text, text)
+	IS 'Ends a subscription; false when there is none';
 
 -- ---------------------------------------------------------------------------
 -- Public functions: work
@@ -936,7 +966,7 @@ BEGIN
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,set_secret,set_secret_file,drop_secret,secret_problem,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,set_secret,set_secret_file,drop_secret,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -1391,13 +1421,16 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON http_endpoints
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON http_secrets
 	FOR EACH ROW EXECUTE FUNCTION _guard_owned('name', 'previous_until', 'file');
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON http_secrets
-	FOR EACH STATEMENT EXECUTE FUNCTION _secrets_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION _definitions_changed();
 ALTER TABLE http_secrets ENABLE ALWAYS TRIGGER changed;
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON http_secret_values
-	FOR EACH STATEMENT EXECUTE FUNCTION _secrets_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION _definitions_changed();
 ALTER TABLE http_secret_values ENABLE ALWAYS TRIGGER changed;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON event_subscriptions
-	FOR EACH ROW EXECUTE FUNCTION _guard_owned('event_type', 'job_type');
+	FOR EACH ROW EXECUTE FUNCTION _guard_event_subscription('event_type', 'job_type');
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON event_subscriptions
+	FOR EACH STATEMENT EXECUTE FUNCTION _definitions_changed();
+ALTER TABLE event_subscriptions ENABLE ALWAYS TRIGGER changed;
 
 -- ---------------------------------------------------------------------------
 -- Views

@@ -15,13 +15,11 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -37,8 +35,6 @@
 #include "queue/secret_file.h"
 #include "queue/secret_store.h"
 #include "queue/secrets.h"
-
-PG_FUNCTION_INFO_V1(jobqueue_secrets_changed);
 
 /* Parts of a value are so short that a row fits into a page. */
 #define PART_LENGTH 2000
@@ -386,18 +382,4 @@ void
 jq_secrets_delete_expired(void)
 {
 	(void) jq_statement_execute(&delete_expired, NULL, NULL, 0);
-}
-
-/* AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE */
-Datum
-jobqueue_secrets_changed(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"_secrets_changed\" must be called as a trigger")));
-	CacheInvalidateRelcache(trigger->tg_relation);
-	return PointerGetDatum(NULL);
 }
