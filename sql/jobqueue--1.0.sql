@@ -964,7 +964,7 @@ BEGIN
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	functions := CASE job_role
-		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs}'::text[]
+		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,publish_event,current_job,job_log,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
 		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,set_secret,set_secret_file,drop_secret,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]

@@ -364,7 +364,7 @@ jq_event_subscribe(const char *pattern, const char *job_type)
 	jq_statement_execute(&upsert_subscription, values, NULL, 0);
 	id = DatumGetInt64(jq_statement_value(0, 1));
 	jq_ownership_check(jq_scope_caller(),
-					   DatumGetObjectId(jq_statement_value(0, 2)), "subscription");
+					   DatumGetObjectId(jq_statement_value(0, 2)), "event_subscriptions");
 	jq_scope_leave();
 	return id;
 }
