@@ -16,6 +16,7 @@ OBJS = src/jobqueue.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \
        src/api/body.o src/api/run.o src/api/control.o src/api/http.o \
+       src/api/secrets.o src/api/events.o \
        src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
@@ -25,7 +26,7 @@ OBJS = src/jobqueue.o \
        src/queue/completion.o src/queue/running.o \
        src/queue/dependencies.o src/queue/job_row.o \
        src/queue/guard.o src/queue/validate.o \
-       src/queue/definitions.o src/queue/activity.o \
+       src/queue/definitions.o src/queue/activity.o src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o src/queue/events.o \
        src/cron/calendar.o src/cron/decide.o src/cron/definition.o \
        src/cron/describe.o \
        src/cron/expression.o src/cron/plan.o src/cron/runs.o \
@@ -56,7 +57,7 @@ REGRESS        = install enqueue claim resolve operate transitions privileges \
                  cron_tasks cron_catch_up cron_overlap cron_bounds cron_faults cron_template \
                  cron_operate import_crontab import_pg_cron bad_input members user_triggers \
                  safety row_security capture foreign_triggers lanes \
-                 lane_faults owners wait async_claim run_job control http_url
+                 lane_faults owners wait async_claim run_job control http_url secrets events
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
                  resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim

@@ -170,6 +170,37 @@ CREATE TABLE http_endpoints (
 );
 COMMENT ON TABLE http_endpoints IS 'Where HTTP jobs go; secrets by name, never by value';
 
+-- Read by their owner alone: row security without a policy shows nothing to
+-- whoever has been granted everything, members of pg_read_all_data included.
+-- Values are stored in line, in parts that fit into a page, because a TOAST
+-- table has no row security; and ANALYZE takes no samples of them. A
+-- constraint that a row could violate would print it: there is none.
+CREATE TABLE http_secrets (
+	name text COLLATE "C" NOT NULL,
+	owner regrole,
+	previous_until timestamptz,
+	file text,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT http_secrets_pkey PRIMARY KEY (name)
+);
+ALTER TABLE http_secrets ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE http_secrets IS 'Secrets that endpoints name; see the view secret_names';
+COMMENT ON COLUMN http_secrets.previous_until IS 'Until when the value before this one is valid, too';
+COMMENT ON COLUMN http_secrets.file IS 'Where the server reads the value from; NULL: it is stored';
+
+CREATE TABLE http_secret_values (
+	name text COLLATE "C" NOT NULL,
+	is_previous boolean NOT NULL,
+	part smallint NOT NULL,
+	value text COLLATE "C" NOT NULL,
+	CONSTRAINT http_secret_values_pkey PRIMARY KEY (name, is_previous, part)
+);
+ALTER TABLE http_secret_values ENABLE ROW LEVEL SECURITY;
+ALTER TABLE http_secret_values ALTER COLUMN value SET STORAGE PLAIN;
+ALTER TABLE http_secret_values ALTER COLUMN value SET STATISTICS 0;
+COMMENT ON TABLE http_secret_values IS 'The values of http_secrets, in parts';
+
 CREATE TABLE job_types (
 	job_type text COLLATE "C" NOT NULL,
 	owner regrole,
@@ -315,6 +346,8 @@ CREATE TABLE event_subscriptions (
 );
 ALTER SEQUENCE event_subscriptions_id_seq OWNED BY event_subscriptions.id;
 COMMENT ON TABLE event_subscriptions IS 'Event type, exact or "a.b.*", to the job type that its events become';
+COMMENT ON COLUMN event_subscriptions.event_type IS 'As in "order.paid"; "order.*" for every type below it; "*" for all';
+COMMENT ON COLUMN event_subscriptions.owner IS 'Whose jobs they will be; NULL: there will be none';
 
 CREATE TABLE job_dependencies (
 	job_id bigint NOT NULL,
@@ -430,12 +463,16 @@ CREATE FUNCTION _queue_status(
 COMMENT ON FUNCTION _queue_status() IS 'Whether the server works on the jobs of this database';
 CREATE FUNCTION _guard_cron_task() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_cron_task';
+CREATE FUNCTION _definitions_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_definitions_changed';
 CREATE FUNCTION _cron_tasks_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_cron_tasks_changed';
 CREATE FUNCTION _forget_cron_task() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_forget_cron_task';
 CREATE FUNCTION _guard_owned() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_owned';
+CREATE FUNCTION _guard_event_subscription() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_event_subscription';
 -- A call of a function of ours that no function of that name beside it can
 -- take over: each argument has the type of its parameter, those that are not
 -- given are the defaults, and of all candidates an exact match comes first.
@@ -649,6 +686,32 @@ CREATE FUNCTION enqueue_sql(
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_sql';
 COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole, text)
 	IS 'Enqueues an SQL statement that the server runs as run_as (NULL: the caller); $1 is the payload, $2 the job id';
+
+-- ---------------------------------------------------------------------------
+-- Public functions: events
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION publish_event(
+		event_type text,
+		payload jsonb DEFAULT '{}',
+		event_key text DEFAULT NULL,
+		tenant_id text DEFAULT NULL)
+	RETURNS bigint[]
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_publish_event';
+COMMENT ON FUNCTION publish_event(text, jsonb, text, text)
+	IS 'Enqueues a job for each job type that is subscribed to the event, and returns their ids';
+
+CREATE FUNCTION subscribe_event(event_type text, job_type text DEFAULT NULL, endpoint text DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_subscribe_event';
+COMMENT ON FUNCTION subscribe_event(text, text, text)
+	IS 'Makes events (a type, "a.b.*" or "*") jobs of a type, or calls of an endpoint; returns the id of the subscription';
+
+CREATE FUNCTION unsubscribe_event(event_type text, job_type text DEFAULT NULL, endpoint text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_unsubscribe_event';
+COMMENT ON FUNCTION unsubscribe_event(text, text, text)
+	IS 'Ends a subscription; false when there is none';
 
 -- ---------------------------------------------------------------------------
 -- Public functions: work
@@ -901,9 +964,9 @@ BEGIN
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	functions := CASE job_role
-		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,current_job,job_log,run_job,drain_jobs,http_check_url}'::text[]
+		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,http_check_url,publish_event,current_job,job_log,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,cron_is_valid,cron_describe,cron_next_runs,http_check_url,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -945,6 +1008,7 @@ BEGIN
 			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'event_subscriptions'),
 			('operator', 'SEQUENCE', 'USAGE', 'event_subscriptions_id_seq'),
 			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'http_endpoints'),
+			('operator', 'TABLE', 'SELECT', 'secret_names'),
 			('operator', 'TABLE', 'SELECT', 'job_runs'),
 			('operator', 'TABLE', 'SELECT', 'job_logs'),
 			('operator', 'TABLE', 'SELECT', 'job_dependencies'),
@@ -1267,6 +1331,34 @@ COMMENT ON FUNCTION import_pg_cron(boolean)
 	IS 'Makes the jobs of pg_cron cron tasks, disabled unless told otherwise; problem: why one was not';
 
 -- ---------------------------------------------------------------------------
+-- Public functions: secrets
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION set_secret(name text, value text, keep_previous interval DEFAULT '1 day')
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_set_secret';
+COMMENT ON FUNCTION set_secret(text, text, interval)
+	IS 'Stores a secret that endpoints may name, or changes it; the value that was there stays valid for keep_previous';
+
+CREATE FUNCTION set_secret_file(name text, path text)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_set_secret_file';
+COMMENT ON FUNCTION set_secret_file(text, text)
+	IS 'Makes a secret of what is in a file of the server, whenever it is needed';
+
+CREATE FUNCTION drop_secret(name text)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_drop_secret';
+COMMENT ON FUNCTION drop_secret(text)
+	IS 'Deletes a secret; false when there is none of that name';
+
+CREATE FUNCTION secret_problem(name text, role regrole DEFAULT NULL)
+	RETURNS text
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_secret_problem';
+COMMENT ON FUNCTION secret_problem(text, regrole)
+	IS 'Why endpoints of a role (NULL: the caller) cannot use a secret; NULL: they can';
+
+-- ---------------------------------------------------------------------------
 -- Public functions: see
 -- ---------------------------------------------------------------------------
 
@@ -1331,8 +1423,19 @@ CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cron_task
 ALTER TABLE cron_tasks ENABLE ALWAYS TRIGGER changed;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON http_endpoints
 	FOR EACH ROW EXECUTE FUNCTION _guard_owned('name', 'url', 'method', 'headers', 'signing_secret', 'tls_ca');
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON http_secrets
+	FOR EACH ROW EXECUTE FUNCTION _guard_owned('name', 'previous_until', 'file');
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON http_secrets
+	FOR EACH STATEMENT EXECUTE FUNCTION _definitions_changed();
+ALTER TABLE http_secrets ENABLE ALWAYS TRIGGER changed;
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON http_secret_values
+	FOR EACH STATEMENT EXECUTE FUNCTION _definitions_changed();
+ALTER TABLE http_secret_values ENABLE ALWAYS TRIGGER changed;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON event_subscriptions
-	FOR EACH ROW EXECUTE FUNCTION _guard_owned('event_type', 'job_type');
+	FOR EACH ROW EXECUTE FUNCTION _guard_event_subscription('event_type', 'job_type');
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON event_subscriptions
+	FOR EACH STATEMENT EXECUTE FUNCTION _definitions_changed();
+ALTER TABLE event_subscriptions ENABLE ALWAYS TRIGGER changed;
 
 -- ---------------------------------------------------------------------------
 -- Views
@@ -1405,6 +1508,14 @@ CREATE VIEW job_workers AS
 		LEFT JOIN jobs_queue_live q ON q.id = s.job_id
 	WHERE s.database IS NULL OR s.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
 COMMENT ON VIEW job_workers IS 'Outside workers that registered, hold a job or were asked to stop, and the workers of the server that serve this database';
+
+CREATE VIEW secret_names WITH (security_barrier) AS
+	SELECT s.name, s.owner, s.file IS NOT NULL AS is_file,
+		CASE WHEN s.file IS NULL THEN coalesce(s.previous_until > now(), false) END AS has_previous,
+		CASE WHEN s.previous_until > now() THEN s.previous_until END AS previous_until,
+		s.created_at, s.updated_at
+	FROM http_secrets s;
+COMMENT ON VIEW secret_names IS 'Which secrets there are; their values cannot be read';
 
 CREATE VIEW queue_status AS
 	SELECT s.is_active, s.reason, s.paused_at, s.paused_by, s.pause_reason, s.has_scheduler

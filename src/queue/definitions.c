@@ -31,6 +31,7 @@
 PG_FUNCTION_INFO_V1(jobqueue_guard_job_type);
 PG_FUNCTION_INFO_V1(jobqueue_job_types_changed);
 PG_FUNCTION_INFO_V1(jobqueue_guard_owned);
+PG_FUNCTION_INFO_V1(jobqueue_definitions_changed);
 
 static HeapTuple settle_pause(TriggerData *trigger, HeapTuple row);
 static void check_runner(TriggerData *trigger, const char *name);
@@ -204,4 +205,18 @@ jobqueue_guard_owned(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"_guard_owned\" must be called as the trigger of a table with an owner")));
 	return PointerGetDatum(jq_ownership_guard(trigger));
+}
+
+/* AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE: whoever caches rows forgets */
+Datum
+jobqueue_definitions_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"_definitions_changed\" must be called as a trigger")));
+	CacheInvalidateRelcache(trigger->tg_relation);
+	return PointerGetDatum(NULL);
 }

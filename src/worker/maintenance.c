@@ -20,6 +20,7 @@
 #include "nodes/pg_list.h"
 #include "queue/resolve.h"
 #include "queue/running.h"
+#include "queue/secret_store.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -91,12 +92,13 @@ static JqStatement disowned_definitions_statement = {
 	.text = "SELECT EXISTS (SELECT " OF_NOBODY("job_types") "), "
 	"EXISTS (SELECT " OF_NOBODY("cron_tasks") "), "
 	"EXISTS (SELECT " OF_NOBODY("http_endpoints") "), "
-	"EXISTS (SELECT " OF_NOBODY("event_subscriptions") ")"
+	"EXISTS (SELECT " OF_NOBODY("event_subscriptions") "), "
+	"EXISTS (SELECT " OF_NOBODY("http_secrets") ")"
 };
 
 static JqStatement disown_definitions_statements[] = {
 	DISOWN("job_types"), DISOWN("cron_tasks"), DISOWN("http_endpoints"),
-	DISOWN("event_subscriptions")
+	DISOWN("event_subscriptions"), DISOWN("http_secrets")
 };
 
 typedef struct Disowned
@@ -446,4 +448,25 @@ prune_runs(TimestampTz until)
 	jq_scope_leave();
 	jq_db_commit();
 	return deleted;
+}
+
+/* Looks first, as above. */
+void
+jq_maintenance_forget_secrets(void *arg)
+{
+	bool		have_expired;
+
+	jq_db_begin("looking for old secrets");
+	jq_scope_enter_read_only();
+	have_expired = jq_secrets_have_expired();
+	jq_scope_leave();
+	jq_db_commit();
+
+	if (!have_expired)
+		return;
+	jq_db_begin("deleting old secrets");
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	jq_secrets_delete_expired();
+	jq_scope_leave();
+	jq_db_commit();
 }

@@ -35,4 +35,7 @@ extern void jq_maintenance_prune(void *arg);
 /* Deletes rows of cron_runs that are older than jobqueue.keep_cron_runs. */
 extern void jq_maintenance_prune_cron_runs(void *arg);
 
+/* Deletes the previous values of secrets that are valid no more. */
+extern void jq_maintenance_forget_secrets(void *arg);
+
 #endif							/* JQ_MAINTENANCE_H */

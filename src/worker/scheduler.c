@@ -183,6 +183,7 @@ run_cycle(void)
 		prune_at = jq_clock_ms() + PRUNE_INTERVAL_MS;
 		(void) jq_worker_protect(jq_maintenance_prune, NULL);
 		(void) jq_worker_protect(jq_maintenance_prune_cron_runs, NULL);
+		(void) jq_worker_protect(jq_maintenance_forget_secrets, NULL);
 		if (roles_changed)
 		{
 			bool		is_done = false;

@@ -46,7 +46,7 @@ SELECT p.proname, count(*) FROM members m
 	JOIN pg_proc p ON p.oid = m.objid AND m.classid = 'pg_proc'::regclass
 GROUP BY 1 HAVING count(*) > 1 ORDER BY 1;
 
--- Every table with data is dumped, whole, and every sequence.
+-- Every table with data is dumped, whole, and every sequence; secrets are not.
 SELECT m.type, m.identity FROM members m
 	JOIN pg_class c ON c.oid = m.objid AND m.classid = 'pg_class'::regclass
 WHERE c.relkind IN ('r', 'S')
