@@ -11,12 +11,14 @@ MODULE_big = jobqueue
 OBJS = src/jobqueue.o \
        src/worker/worker.o src/worker/launcher.o src/worker/scheduler.o \
        src/worker/demand.o src/worker/maintenance.o src/worker/executor.o src/worker/claimed.o \
-       src/worker/batch.o \
+       src/worker/batch.o src/worker/dispatcher.o src/worker/delivery.o \
+       src/worker/endings.o src/worker/http_demand.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \
        src/api/body.o src/api/run.o src/api/control.o src/api/http.o \
        src/api/secrets.o src/api/events.o \
+       src/api/endpoint_health.o src/api/probe.o \
        src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
@@ -26,7 +28,10 @@ OBJS = src/jobqueue.o \
        src/queue/completion.o src/queue/running.o \
        src/queue/dependencies.o src/queue/job_row.o \
        src/queue/guard.o src/queue/validate.o \
-       src/queue/definitions.o src/queue/activity.o src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o src/queue/events.o \
+       src/queue/definitions.o src/queue/activity.o \
+       src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o \
+       src/queue/endpoints.o src/queue/http_payload.o src/queue/http_job.o \
+       src/queue/http_outcome.o src/queue/events.o \
        src/cron/calendar.o src/cron/decide.o src/cron/definition.o \
        src/cron/describe.o \
        src/cron/expression.o src/cron/plan.o src/cron/runs.o \
@@ -34,6 +39,7 @@ OBJS = src/jobqueue.o \
        src/cron/tasks.o src/cron/template.o src/cron/zone.o \
        src/body/body.o src/body/command.o src/body/current.o \
        src/body/journal.o src/body/session.o src/body/watch.o \
+       src/http/client.o src/http/response.o \
        src/http/form.o src/http/header.o src/http/retry_after.o \
        src/http/signature.o src/http/template.o src/http/url.o \
        src/base/config.o src/base/catalog.o src/base/db.o \
@@ -41,7 +47,8 @@ OBJS = src/jobqueue.o \
        src/base/plain.o src/base/trust.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
        src/base/columns.o src/base/interval.o src/base/protect.o src/base/shared_state.o src/base/shared_jobs.o src/base/wake.o \
-       src/base/fault.o src/base/allow_list.o
+       src/base/fault.o src/base/allow_list.o src/base/json.o \
+       src/base/endpoint_health.o src/base/probe.o
 
 DATA        = $(sort $(wildcard $(srcdir)/sql/jobqueue--*.sql))
 PG_CPPFLAGS = -I$(srcdir)/src $(shell curl-config --cflags)
@@ -57,7 +64,8 @@ REGRESS        = install enqueue claim resolve operate transitions privileges \
                  cron_tasks cron_catch_up cron_overlap cron_bounds cron_faults cron_template \
                  cron_operate import_crontab import_pg_cron bad_input members user_triggers \
                  safety row_security capture foreign_triggers lanes \
-                 lane_faults owners wait async_claim run_job control http_url secrets events
+                 lane_faults owners wait async_claim run_job control secrets events \
+                 http_url endpoint_status
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
                  resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim

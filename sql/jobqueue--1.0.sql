@@ -123,6 +123,7 @@ CREATE TABLE job_runs (
 	error text,
 	result jsonb,
 	command_tag text COLLATE "C",
+	response jsonb,
 	CONSTRAINT job_runs_pkey PRIMARY KEY (job_id, claim_no),
 	CONSTRAINT job_runs_status_check CHECK (status IN
 		('completed', 'failed', 'expired', 'released', 'cancelled', 'crashed', 'skipped'))
@@ -132,6 +133,7 @@ COMMENT ON COLUMN job_runs.attempt IS 'attempts of the job during this claim';
 COMMENT ON COLUMN job_runs.status IS 'How the claim ended: completed, failed, expired, released, cancelled, crashed or skipped';
 COMMENT ON COLUMN job_runs.charged IS 'Whether the claim counts against max_attempts';
 COMMENT ON COLUMN job_runs.command_tag IS 'What the last statement of an SQL job did, as in INSERT 0 5';
+COMMENT ON COLUMN job_runs.response IS 'Of an HTTP job: status, headers, body or body_base64, truncated, bytes, http_version, address, reused, redirects, and timings in ms';
 
 CREATE SEQUENCE job_logs_id_seq;
 
@@ -153,22 +155,48 @@ CREATE TABLE http_endpoints (
 	name text COLLATE "C" NOT NULL,
 	owner regrole,
 	url text NOT NULL,
-	method text NOT NULL DEFAULT 'POST',
+	method text COLLATE "C" NOT NULL DEFAULT 'POST',
 	headers jsonb NOT NULL DEFAULT '{}',
-	signing_secret text,
+	body jsonb,
+	body_type text COLLATE "C" NOT NULL DEFAULT 'json',
+	batch_body jsonb,
+	batch_results text,
+	signing_secret text COLLATE "C",
+	client_certificate text COLLATE "C",
+	tls_ca text,
+	http_version text COLLATE "C" NOT NULL DEFAULT 'auto',
 	timeout interval,
 	connect_timeout interval,
+	low_speed_limit integer,
+	low_speed_time interval,
 	max_concurrency integer,
-	tls_ca text,
+	max_response_size integer,
+	max_redirects smallint NOT NULL DEFAULT 0,
 	enabled boolean NOT NULL DEFAULT true,
 	description text,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	updated_at timestamptz NOT NULL DEFAULT now(),
-	CONSTRAINT http_endpoints_pkey PRIMARY KEY (name),
-	CONSTRAINT http_endpoints_method_check CHECK (method IN ('GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'HEAD')),
-	CONSTRAINT http_endpoints_concurrency_check CHECK (max_concurrency > 0)
+	CONSTRAINT http_endpoints_pkey PRIMARY KEY (name)
 );
 COMMENT ON TABLE http_endpoints IS 'Where HTTP jobs go; secrets by name, never by value';
+COMMENT ON COLUMN http_endpoints.owner IS 'Whose secrets it may use, and who may send jobs to it';
+COMMENT ON COLUMN http_endpoints.url IS 'With {{payload.…}}, {{job.…}} and {{secret.…}} after the host, or one {{secret.…}} for all of it';
+COMMENT ON COLUMN http_endpoints.headers IS 'Object of texts, with the same placeholders';
+COMMENT ON COLUMN http_endpoints.body IS 'What is sent, with {{payload.…}} and {{job.…}} in its strings; NULL: the payload of the job';
+COMMENT ON COLUMN http_endpoints.body_type IS 'json, form (an object), text (a string) or binary (a string in base64)';
+COMMENT ON COLUMN http_endpoints.batch_body IS 'Around the bodies of several jobs, which take the place of "{{items}}"; NULL: the bare array';
+COMMENT ON COLUMN http_endpoints.batch_results IS 'Member of the response that has an outcome per item; NULL: the response itself, if it is an array';
+COMMENT ON COLUMN http_endpoints.signing_secret IS 'Name of the secret that signs requests, as of Standard Webhooks';
+COMMENT ON COLUMN http_endpoints.client_certificate IS 'Name of the secret with a certificate and its key, in PEM';
+COMMENT ON COLUMN http_endpoints.tls_ca IS 'Certificates, in PEM, that may sign the server''s; NULL: jobqueue.http_ca_file';
+COMMENT ON COLUMN http_endpoints.http_version IS 'auto (2 where TLS offers it), 1.1 or 2';
+COMMENT ON COLUMN http_endpoints.timeout IS 'Of a whole request; NULL: jobqueue.http_timeout';
+COMMENT ON COLUMN http_endpoints.connect_timeout IS 'To resolve, connect and shake hands; NULL: jobqueue.http_connect_timeout';
+COMMENT ON COLUMN http_endpoints.low_speed_limit IS 'Bytes per second; slower for low_speed_time ends the request';
+COMMENT ON COLUMN http_endpoints.max_concurrency IS 'Requests at once; NULL: jobqueue.http_host_connections';
+COMMENT ON COLUMN http_endpoints.max_response_size IS 'Bytes of a response that are kept; NULL: jobqueue.http_max_response_size';
+COMMENT ON COLUMN http_endpoints.max_redirects IS 'How many redirects are followed; 0: a redirect is a failure';
+COMMENT ON COLUMN http_endpoints.enabled IS 'While false its jobs wait';
 
 -- Read by their owner alone: row security without a policy shows nothing to
 -- whoever has been granted everything, members of pg_read_all_data included.
@@ -215,6 +243,7 @@ CREATE TABLE job_types (
 	lease interval,
 	timeout interval,
 	batch_size integer,
+	max_linger interval,
 	dead_letter boolean NOT NULL DEFAULT false,
 	keep_completed interval,
 	notify boolean NOT NULL DEFAULT false,
@@ -237,7 +266,8 @@ COMMENT ON COLUMN job_types.pause_reason IS 'What pause_job_type() was told';
 COMMENT ON COLUMN job_types.backoff IS 'Retry delays: {"strategy": "fixed", "delay": "5 minutes"} or {"strategy": "exponential", "delay": "1 second", "multiplier": 2, "max_delay": "1 minute", "jitter": 0.1}';
 COMMENT ON COLUMN job_types.lease IS 'How long a worker may stay silent; NULL: jobqueue.lease';
 COMMENT ON COLUMN job_types.timeout IS 'Longest run of one attempt in the server; NULL: no limit';
-COMMENT ON COLUMN job_types.batch_size IS 'Default of max_jobs in claim_jobs(); NULL: jobqueue.batch_size';
+COMMENT ON COLUMN job_types.batch_size IS 'Default of max_jobs in claim_jobs(), NULL: jobqueue.batch_size; of runner http, how many jobs share a request, NULL: 1';
+COMMENT ON COLUMN job_types.max_linger IS 'Runner http: how long a job waits for others to share its request; NULL: not at all';
 COMMENT ON COLUMN job_types.dead_letter IS 'Jobs that used up their attempts end in status error, not failed';
 COMMENT ON COLUMN job_types.notify IS 'Whether the scheduler sends a NOTIFY on channel jobqueue, with the job type, when jobs begin to wait for a worker';
 COMMENT ON COLUMN job_types.mode IS 'How the command runs: batched, with other jobs in one transaction; alone, in one of its own; autonomous, for commands that manage transactions';
@@ -469,6 +499,10 @@ CREATE FUNCTION _cron_tasks_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_cron_tasks_changed';
 CREATE FUNCTION _forget_cron_task() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_forget_cron_task';
+CREATE FUNCTION _guard_http_endpoint() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_http_endpoint';
+CREATE FUNCTION _http_endpoints_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_http_endpoints_changed';
 CREATE FUNCTION _guard_owned() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_owned';
 CREATE FUNCTION _guard_event_subscription() RETURNS trigger
@@ -617,6 +651,15 @@ CREATE FUNCTION _claim_counts(
 		OUT discoveries bigint, OUT sweeps bigint, OUT repairs bigint, OUT stale_candidates bigint)
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_claim_counts';
 COMMENT ON FUNCTION _claim_counts() IS 'How claims in this database found their jobs since the server started';
+CREATE FUNCTION _endpoint_health() RETURNS TABLE (
+		kind text, name text, in_flight integer, requests bigint, succeeded bigint, failed bigint, aborted bigint,
+		consecutive_failures bigint, status_2xx bigint, status_3xx bigint, status_4xx bigint, status_5xx bigint,
+		status_429 bigint, timeouts bigint, connection_errors bigint, tls_errors bigint, refused bigint,
+		other_errors bigint, last_status integer, last_error text, last_success_at timestamptz,
+		last_failure_at timestamptz, bytes bigint, reused_connections bigint, avg_ms double precision,
+		p50_ms double precision, p95_ms double precision, p99_ms double precision, latency_histogram jsonb)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_endpoint_health';
+COMMENT ON FUNCTION _endpoint_health() IS 'What shared memory has counted of HTTP requests of this database';
 COMMENT ON FUNCTION _server_workers() IS 'The workers of this server, in every database';
 
 -- ---------------------------------------------------------------------------
@@ -686,6 +729,28 @@ CREATE FUNCTION enqueue_sql(
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_sql';
 COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole, text)
 	IS 'Enqueues an SQL statement that the server runs as run_as (NULL: the caller); $1 is the payload, $2 the job id';
+
+CREATE FUNCTION enqueue_http(
+		url text,
+		body jsonb DEFAULT NULL,
+		method text DEFAULT NULL,
+		headers jsonb DEFAULT NULL,
+		timeout interval DEFAULT NULL,
+		body_type text DEFAULT NULL,
+		scheduled_at timestamptz DEFAULT NULL,
+		priority integer DEFAULT 0,
+		max_attempts integer DEFAULT NULL,
+		unique_key text DEFAULT NULL,
+		unique_mode text DEFAULT 'skip',
+		group_key text DEFAULT NULL,
+		correlation_id text DEFAULT NULL,
+		depends_on bigint[] DEFAULT NULL,
+		tags text[] DEFAULT NULL,
+		metadata jsonb DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_http';
+COMMENT ON FUNCTION enqueue_http(text, jsonb, text, jsonb, interval, text, timestamptz, integer, integer, text, text, text, text, bigint[], text[], jsonb)
+	IS 'Enqueues an HTTP request to a URL, or to the endpoint of that name; the server sends it after the transaction has committed, and retries';
 
 -- ---------------------------------------------------------------------------
 -- Public functions: events
@@ -948,6 +1013,18 @@ CREATE FUNCTION stop_worker(worker_id uuid, reason text DEFAULT NULL)
 COMMENT ON FUNCTION stop_worker(uuid, text)
 	IS 'Asks a worker to take no more jobs and to end; false when it was asked already';
 
+CREATE FUNCTION test_endpoint(name text, method text DEFAULT 'HEAD', payload jsonb DEFAULT NULL)
+	RETURNS TABLE (phase text, duration_ms numeric, detail text)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_test_endpoint';
+COMMENT ON FUNCTION test_endpoint(text, text, jsonb)
+	IS 'Sends one request to an HTTP endpoint at once, waits for the answer, and shows how long each phase took';
+
+CREATE FUNCTION reset_endpoint_stats(name text DEFAULT NULL)
+	RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_reset_endpoint_stats';
+COMMENT ON FUNCTION reset_endpoint_stats(text)
+	IS 'Starts the counters of endpoint_status anew, of one endpoint or host, or of all in this database';
+
 CREATE FUNCTION grant_job_role(role regrole, job_role text)
 	RETURNS void
 	LANGUAGE plpgsql VOLATILE
@@ -964,10 +1041,10 @@ BEGIN
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	functions := CASE job_role
-		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,http_check_url,publish_event,current_job,job_log,run_job,drain_jobs}'::text[]
+		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,enqueue_http,http_check_url,publish_event,current_job,job_log,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
-		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_queue_status}'::text[]
+		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_endpoint_health,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
 		RAISE EXCEPTION 'unrecognized job role "%"', job_role
@@ -1023,9 +1100,11 @@ BEGIN
 			('operator', 'TABLE', 'SELECT', 'job_workers'),
 			('operator', 'TABLE', 'SELECT', 'job_lanes'),
 			('operator', 'TABLE', 'SELECT', 'job_claim_stats'),
+			('operator', 'TABLE', 'SELECT', 'endpoint_status'),
 			('observer', 'TABLE', 'SELECT', 'queue_status'),
 			('observer', 'TABLE', 'SELECT', 'job_lanes'),
 			('observer', 'TABLE', 'SELECT', 'job_claim_stats'),
+			('observer', 'TABLE', 'SELECT', 'endpoint_status'),
 			('observer', 'TABLE', 'SELECT', 'job_stats'),
 			('observer', 'TABLE', 'SELECT', 'running_jobs'),
 			('observer', 'TABLE', 'SELECT', 'cron_overview'),
@@ -1422,7 +1501,11 @@ CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cron_task
 	FOR EACH STATEMENT EXECUTE FUNCTION _cron_tasks_changed();
 ALTER TABLE cron_tasks ENABLE ALWAYS TRIGGER changed;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON http_endpoints
-	FOR EACH ROW EXECUTE FUNCTION _guard_owned('name', 'url', 'method', 'headers', 'signing_secret', 'tls_ca');
+	FOR EACH ROW EXECUTE FUNCTION _guard_http_endpoint('name', 'url', 'method', 'headers', 'body', 'body_type', 'batch_body',
+		'batch_results', 'signing_secret', 'client_certificate', 'tls_ca', 'max_redirects');
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON http_endpoints
+	FOR EACH STATEMENT EXECUTE FUNCTION _http_endpoints_changed();
+ALTER TABLE http_endpoints ENABLE ALWAYS TRIGGER changed;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON http_secrets
 	FOR EACH ROW EXECUTE FUNCTION _guard_owned('name', 'previous_until', 'file');
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON http_secrets
@@ -1516,6 +1599,30 @@ CREATE VIEW secret_names WITH (security_barrier) AS
 		s.created_at, s.updated_at
 	FROM http_secrets s;
 COMMENT ON VIEW secret_names IS 'Which secrets there are; their values cannot be read';
+
+-- Without URL, headers and bodies: an observer may read it.
+CREATE VIEW endpoint_status WITH (security_barrier) AS
+	SELECT e.kind, e.name, e.owner, e.enabled,
+		coalesce(e.max_concurrency, current_setting('jobqueue.http_host_connections', true)::integer) AS max_concurrency,
+		coalesce(h.in_flight, 0) AS in_flight, coalesce(h.requests, 0) AS requests,
+		coalesce(h.succeeded, 0) AS succeeded, coalesce(h.failed, 0) AS failed, coalesce(h.aborted, 0) AS aborted,
+		round(h.succeeded::numeric / nullif(h.succeeded + h.failed, 0), 4) AS success_rate,
+		coalesce(h.consecutive_failures, 0) AS consecutive_failures,
+		h.last_status, h.last_error, h.last_success_at, h.last_failure_at,
+		round(h.avg_ms::numeric, 3) AS avg_ms, round(h.p50_ms::numeric, 3) AS p50_ms,
+		round(h.p95_ms::numeric, 3) AS p95_ms, round(h.p99_ms::numeric, 3) AS p99_ms,
+		coalesce(h.status_2xx, 0) AS status_2xx, coalesce(h.status_3xx, 0) AS status_3xx,
+		coalesce(h.status_4xx, 0) AS status_4xx, coalesce(h.status_429, 0) AS status_429,
+		coalesce(h.status_5xx, 0) AS status_5xx, coalesce(h.timeouts, 0) AS timeouts,
+		coalesce(h.connection_errors, 0) AS connection_errors, coalesce(h.tls_errors, 0) AS tls_errors,
+		coalesce(h.refused, 0) AS refused, coalesce(h.other_errors, 0) AS other_errors,
+		coalesce(h.bytes, 0) AS bytes, coalesce(h.reused_connections, 0) AS reused_connections,
+		coalesce(h.latency_histogram, '[]') AS latency_histogram
+	FROM (SELECT 'endpoint' AS kind, name, owner, enabled, max_concurrency FROM http_endpoints
+		UNION ALL
+		SELECT kind, name COLLATE "C", NULL, NULL, NULL FROM _endpoint_health() WHERE kind = 'host') e
+		LEFT JOIN _endpoint_health() h ON h.kind = e.kind AND h.name = e.name;
+COMMENT ON VIEW endpoint_status IS 'How HTTP endpoints, and hosts of jobs with URLs of their own, have done since the server started';
 
 CREATE VIEW queue_status AS
 	SELECT s.is_active, s.reason, s.paused_at, s.paused_by, s.pause_reason, s.has_scheduler

@@ -12,7 +12,9 @@
 #include "postgres.h"
 
 #include "base/config.h"
+#include "base/endpoint_health.h"
 #include "base/fault.h"
+#include "base/probe.h"
 #include "base/scope.h"
 #include "base/shared_state.h"
 #include "fmgr.h"
@@ -44,6 +46,8 @@ _PG_init(void)
 	jq_shared_init();
 	jq_lanes_init();
 	jq_waiters_init();
+	jq_health_init();
+	jq_probe_init();
 	JQ_FAULT_INIT();
 	jq_launcher_init();
 }

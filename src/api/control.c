@@ -7,15 +7,12 @@
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "api/arguments.h"
-#include "base/config.h"
 #include "base/names.h"
 #include "base/scope.h"
 #include "base/shared_state.h"
@@ -59,7 +56,6 @@ static JqStatement select_pause = {
 static char *reason_argument(FunctionCallInfo fcinfo, int n);
 static char *job_type_argument(FunctionCallInfo fcinfo);
 static bool retire_executor(const pg_uuid_t *worker, bool *is_new);
-static const char *why_inactive(void);
 static bool has_scheduler(void);
 
 Datum
@@ -198,7 +194,7 @@ jobqueue_queue_status(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "_queue_status() must return a row");
-	reason = why_inactive();
+	reason = jq_activity_obstacle();
 	values[0] = BoolGetDatum(reason == NULL);
 	if (reason != NULL)
 	{
@@ -215,34 +211,6 @@ jobqueue_queue_status(PG_FUNCTION_ARGS)
 	row = heap_form_tuple(BlessTupleDesc(desc), values, nulls);
 	jq_scope_leave();
 	PG_RETURN_DATUM(HeapTupleGetDatum(row));
-}
-
-/* What keeps the server's workers away: of the database, then the server. */
-static const char *
-why_inactive(void)
-{
-	switch (jq_activity_quiet())
-	{
-		case JQ_QUIET_PAUSED:
-			return "paused";
-		case JQ_QUIET_COPY:
-			return "restored copy";
-		case JQ_QUIET_SUBSCRIBER:
-			return "subscription";
-		default:
-			break;
-	}
-	if (RecoveryInProgress())
-		return "standby";
-	if (!jq_config_enabled)
-		return "jobqueue.enabled is off";
-	if (!jq_shared_is_attached())
-		return "library not preloaded";
-	if (!jq_config_launcher)
-		return "jobqueue.launcher is off";
-	if (!jq_config_lists(jq_config_databases, get_database_name(MyDatabaseId)))
-		return "not in jobqueue.databases";
-	return NULL;
 }
 
 /* A probe is none. */

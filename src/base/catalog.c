@@ -60,8 +60,8 @@ static const char *const job_columns[JQ_JOB_NCOLUMNS] = {
 
 /* Tables that are written with the rights of the owner, and not named. */
 static const char *const other_tables[JQ_CATALOG_OTHERS] = {
-	"job_logs", "cron_runs", "registered_workers", "http_endpoints",
-	"event_subscriptions", "http_secrets", "http_secret_values"
+	"job_logs", "cron_runs", "registered_workers", "event_subscriptions",
+	"http_secrets", "http_secret_values"
 };
 
 const JqCatalog *
@@ -176,6 +176,7 @@ find_objects(JqCatalog *found)
 		!find_relation(found, "job_types", &found->job_types) ||
 		!find_relation(found, "cron_tasks", &found->cron_tasks) ||
 		!find_relation(found, "cron_tasks_pkey", &found->cron_tasks_pkey) ||
+		!find_relation(found, "http_endpoints", &found->http_endpoints) ||
 		!find_relation(found, "job_dependencies", &found->job_dependencies) ||
 		!find_relation(found, "database_identity",
 					   &found->database_identity) ||
@@ -205,7 +206,7 @@ find_foreign_trigger(const JqCatalog *found)
 {
 	const Oid	relids[] = {
 		found->jobs_queue, found->jobs_queue_live, found->jobs_queue_done,
-		found->job_runs, found->job_types, found->cron_tasks,
+		found->job_runs, found->job_types, found->cron_tasks, found->http_endpoints,
 		found->job_dependencies, found->database_identity, found->worker_stops
 	};
 	Oid			foreign = InvalidOid;
@@ -290,6 +291,7 @@ forget_relation(Datum arg, Oid relid)
 		relid == catalog.job_runs ||
 		relid == catalog.job_types ||
 		relid == catalog.cron_tasks ||
+		relid == catalog.http_endpoints ||
 		relid == catalog.job_dependencies ||
 		relid == catalog.database_identity ||
 		relid == catalog.worker_stops)

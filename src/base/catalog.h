@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 /* Tables that are only looked at for foreign triggers. */
-#define JQ_CATALOG_OTHERS 7
+#define JQ_CATALOG_OTHERS 6
 
 /*
  * Valid until the next time the caller could process invalidation messages:
@@ -35,6 +35,7 @@ typedef struct JqCatalog
 	Oid			job_types;
 	Oid			cron_tasks;
 	Oid			cron_tasks_pkey;
+	Oid			http_endpoints;
 	Oid			job_dependencies;
 	Oid			database_identity;
 	Oid			worker_stops;
@@ -100,7 +101,8 @@ enum JqRunColumn
 	JQ_RUN_ERROR,
 	JQ_RUN_RESULT,
 	JQ_RUN_COMMAND_TAG,
-	JQ_RUN_NCOLUMNS = JQ_RUN_COMMAND_TAG
+	JQ_RUN_RESPONSE,
+	JQ_RUN_NCOLUMNS = JQ_RUN_RESPONSE
 };
 
 /* NULL when this database does not have the extension.  In a transaction. */

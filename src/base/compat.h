@@ -18,6 +18,7 @@
 #include "parser/parse_relation.h"
 #include "postmaster/bgworker.h"
 #include "replication/slot.h"
+#include "storage/latch.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/pquery.h"
@@ -163,6 +164,17 @@ jq_compat_file_number(Relation rel)
 	return rel->rd_locator.relNumber;
 #else
 	return rel->rd_node.relNode;
+#endif
+}
+
+/* 17: it belongs to a resource owner, or to the process */
+static inline WaitEventSet *
+jq_compat_create_wait_set(MemoryContext context, int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, nevents);
+#else
+	return CreateWaitEventSet(context, nevents);
 #endif
 }
 

@@ -26,6 +26,7 @@
 
 bool		jq_config_launcher = true;
 bool		jq_config_allow_superuser_jobs = false;
+int			jq_config_max_endpoint_stats = 256;
 int			jq_config_max_lanes = 1024;
 
 bool		jq_config_enabled = true;
@@ -47,6 +48,13 @@ int			jq_config_max_log_lines = 100;
 int			jq_config_crash_limit = 2;
 int			jq_config_max_payload = 1024;
 int			jq_config_keep_cron_runs = 3 * MINUTES_PER_DAY;
+int			jq_config_dispatcher_idle_timeout = 60000;
+int			jq_config_http_connect_timeout = 10000;
+int			jq_config_http_host_connections = 20;
+int			jq_config_http_max_connections = 100;
+int			jq_config_http_max_response_size = 256;
+int			jq_config_http_max_retry_after = 60 * 60;
+int			jq_config_http_timeout = 30000;
 char	   *jq_config_http_allow_hosts = "";
 char	   *jq_config_http_allow_cidrs = "";
 char	   *jq_config_http_allow_ports = "80,443";
@@ -136,6 +144,13 @@ define_preload_settings(void)
 							 true,
 							 PGC_POSTMASTER, 0,
 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("jobqueue.max_endpoint_stats",
+							"Sets of how many HTTP endpoints and hosts shared memory keeps statistics.",
+							"Those of all databases together; each takes 1 kB.",
+							&jq_config_max_endpoint_stats,
+							256, 0, 65536,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("jobqueue.max_lanes",
 							"Sets how many lanes of jobs shared memory has room for.",
 							"A lane is a job type, stage and priority of a database, for SQL jobs also an owner, and takes 9 kB.",
@@ -169,6 +184,10 @@ define_integers(void)
 	define_integer("jobqueue.crash_limit",
 				   "Sets after how many server crashes a job has failed.",
 				   &jq_config_crash_limit, 1, 100, 0);
+	define_integer("jobqueue.dispatcher_idle_timeout",
+				   "Sets how long a dispatcher waits for another HTTP job.",
+				   &jq_config_dispatcher_idle_timeout,
+				   100, MS_PER_HOUR, GUC_UNIT_MS);
 	define_integer("jobqueue.executor_batch_size",
 				   "Sets how many SQL jobs share a transaction at most.",
 				   &jq_config_executor_batch_size, 1, 1000, 0);
@@ -182,6 +201,25 @@ define_integers(void)
 	define_integer("jobqueue.executor_max_memory",
 				   "Sets at how much memory an executor gives way to a new one; 0 is never.",
 				   &jq_config_executor_max_memory, 0, INT_MAX, GUC_UNIT_KB);
+	define_integer("jobqueue.http_connect_timeout",
+				   "Sets how long an HTTP request may take to resolve the name, connect and shake hands.",
+				   &jq_config_http_connect_timeout,
+				   1, MS_PER_HOUR, GUC_UNIT_MS);
+	define_integer("jobqueue.http_host_connections",
+				   "Sets how many HTTP requests go to one endpoint or host at once.",
+				   &jq_config_http_host_connections, 1, 10000, 0);
+	define_integer("jobqueue.http_max_connections",
+				   "Sets how many HTTP requests a database sends at once.",
+				   &jq_config_http_max_connections, 1, 10000, 0);
+	define_integer("jobqueue.http_max_response_size",
+				   "Sets how much of the body of an HTTP response is kept.",
+				   &jq_config_http_max_response_size, 0, 16 * 1024, GUC_UNIT_KB);
+	define_integer("jobqueue.http_max_retry_after",
+				   "Sets how long an HTTP response can put off the next attempt.",
+				   &jq_config_http_max_retry_after, 0, SECONDS_PER_DAY, GUC_UNIT_S);
+	define_integer("jobqueue.http_timeout",
+				   "Sets how long an HTTP request may take.",
+				   &jq_config_http_timeout, 1, MS_PER_HOUR, GUC_UNIT_MS);
 	define_integer("jobqueue.keep_cron_runs",
 				   "Sets how long cron_runs remembers which instants of cron tasks were enqueued.",
 				   &jq_config_keep_cron_runs, MINUTES_PER_DAY,

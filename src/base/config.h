@@ -21,6 +21,7 @@ typedef enum JqClaimPath
 /* Settings that only a preloaded library has (context postmaster). */
 extern bool jq_config_launcher;
 extern bool jq_config_allow_superuser_jobs;
+extern int	jq_config_max_endpoint_stats;
 extern int	jq_config_max_lanes;
 
 /* Settings that follow a reload (context sighup). */
@@ -43,6 +44,13 @@ extern int	jq_config_max_log_lines;
 extern int	jq_config_crash_limit;
 extern int	jq_config_max_payload;	/* kB */
 extern int	jq_config_keep_cron_runs;	/* min */
+extern int	jq_config_dispatcher_idle_timeout;	/* ms */
+extern int	jq_config_http_connect_timeout; /* ms */
+extern int	jq_config_http_host_connections;
+extern int	jq_config_http_max_connections;
+extern int	jq_config_http_max_response_size;	/* kB */
+extern int	jq_config_http_max_retry_after; /* s */
+extern int	jq_config_http_timeout; /* ms */
 extern char *jq_config_http_allow_hosts;	/* lists: see base/allow_list.h */
 extern char *jq_config_http_allow_cidrs;
 extern char *jq_config_http_allow_ports;

@@ -220,7 +220,7 @@ jq_shared_cancel_job(const pg_uuid_t *worker, int64 job_id, int32 claim_no)
 	if (jq_slots_state == NULL)
 		return;
 	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
-	slot = jq_slots_find_executor(worker);
+	slot = jq_slots_find_worker(worker);
 	if (slot != NULL && slot->info.job_id == job_id &&
 		slot->claim_no == claim_no)
 		slot->is_cancelled = true;
@@ -229,7 +229,28 @@ jq_shared_cancel_job(const pg_uuid_t *worker, int64 job_id, int32 claim_no)
 		slot->cancelled[slot->ncancelled].job_id = job_id;
 		slot->cancelled[slot->ncancelled++].claim_no = claim_no;
 	}
+	if (slot != NULL && slot->info.kind == JQ_WORKER_DISPATCHER &&
+		slot->latch != NULL)
+		SetLatch(slot->latch);
 	LWLockRelease(jq_slots_state->lock);
+}
+
+bool
+jq_shared_take_cancelled(int64 *job_id, int32 *claim_no)
+{
+	bool		found;
+
+	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	found = jq_slots_mine->ncancelled > 0;
+	if (found)
+	{
+		CancelledClaim *claim = &jq_slots_mine->cancelled[--jq_slots_mine->ncancelled];
+
+		*job_id = claim->job_id;
+		*claim_no = claim->claim_no;
+	}
+	LWLockRelease(jq_slots_state->lock);
+	return found;
 }
 
 bool

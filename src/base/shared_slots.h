@@ -17,7 +17,7 @@
 #include "storage/lwlock.h"
 
 #define MAX_MARKS 64
-#define MAX_CANCELLED 64		/* claims of an executor that are remembered */
+#define MAX_CANCELLED 64		/* claims of a worker that are remembered */
 #define MAX_DEATHS 64			/* that are remembered */
 
 /* A claim that was cancelled before it began. */
@@ -67,8 +67,12 @@ typedef struct JqSharedState
 extern JqSharedState *jq_slots_state;	/* NULL: not preloaded */
 extern JqWorkerSlot *jq_slots_mine; /* NULL: this process is no worker */
 
-/* The executor with this worker id, or NULL.  The lock must be held. */
+/*
+ * The executor with this worker id, or the executor or dispatcher; NULL: there
+ * is none.  The lock must be held.
+ */
 extern JqWorkerSlot *jq_slots_find_executor(const pg_uuid_t *worker);
+extern JqWorkerSlot *jq_slots_find_worker(const pg_uuid_t *worker);
 
 /* Remembers in which job an executor ended.  The lock must be held. */
 extern void jq_slots_note_death(const JqWorkerSlot *slot);

@@ -142,6 +142,8 @@ jq_shared_kind_name(JqWorkerKind kind)
 			return "scheduler";
 		case JQ_WORKER_EXECUTOR:
 			return "executor";
+		case JQ_WORKER_DISPATCHER:
+			return "dispatcher";
 	}
 	return NULL;				/* keep compilers quiet */
 }
@@ -190,17 +192,38 @@ find_scheduler(Oid database)
 	return NULL;
 }
 
-/* The executor with this worker id.  The lock must be held. */
 JqWorkerSlot *
-jq_slots_find_executor(const pg_uuid_t *worker)
+jq_slots_find_worker(const pg_uuid_t *worker)
 {
 	for (int i = 0; i < jq_slots_state->nslots; i++)
 	{
 		JqWorkerSlot *slot = &jq_slots_state->slots[i];
 
-		if (is_executor(slot, InvalidOid, InvalidOid) &&
-			slot->info.has_worker_id &&
+		if (slot->in_use && slot->info.has_worker_id &&
 			memcmp(&slot->info.worker_id, worker, sizeof(pg_uuid_t)) == 0)
+			return slot;
+	}
+	return NULL;
+}
+
+JqWorkerSlot *
+jq_slots_find_executor(const pg_uuid_t *worker)
+{
+	JqWorkerSlot *slot = jq_slots_find_worker(worker);
+
+	return slot != NULL && slot->info.kind == JQ_WORKER_EXECUTOR ? slot : NULL;
+}
+
+/* The lock must be held. */
+static JqWorkerSlot *
+find_dispatcher(Oid database)
+{
+	for (int i = 0; i < jq_slots_state->nslots; i++)
+	{
+		JqWorkerSlot *slot = &jq_slots_state->slots[i];
+
+		if (slot->in_use && slot->info.kind == JQ_WORKER_DISPATCHER &&
+			slot->info.database == database)
 			return slot;
 	}
 	return NULL;
@@ -214,6 +237,8 @@ has_room(JqWorkerKind kind, Oid database, int max_executors)
 
 	if (kind == JQ_WORKER_SCHEDULER)
 		return find_scheduler(database) == NULL;
+	if (kind == JQ_WORKER_DISPATCHER)
+		return find_dispatcher(database) == NULL;
 	if (kind != JQ_WORKER_EXECUTOR)
 		return true;
 	for (int i = 0; i < jq_slots_state->nslots; i++)
@@ -349,10 +374,10 @@ release_slot(int code, Datum arg)
 	else
 		wake_launcher();
 	if (slot->info.kind == JQ_WORKER_EXECUTOR)
-	{
 		jq_slots_note_death(slot);
+	if (slot->info.kind == JQ_WORKER_EXECUTOR ||
+		slot->info.kind == JQ_WORKER_DISPATCHER)
 		wake_schedulers();
-	}
 	LWLockRelease(jq_slots_state->lock);
 }
 
@@ -464,14 +489,14 @@ jq_shared_scheduler_is_running(Oid database)
 }
 
 bool
-jq_shared_executor_is_alive(const pg_uuid_t *worker)
+jq_shared_worker_is_alive(const pg_uuid_t *worker)
 {
 	bool		alive;
 
 	if (jq_slots_state == NULL)
 		return false;
 	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
-	alive = jq_slots_find_executor(worker) != NULL;
+	alive = jq_slots_find_worker(worker) != NULL;
 	LWLockRelease(jq_slots_state->lock);
 	return alive;
 }
@@ -509,6 +534,19 @@ jq_shared_wake_scheduler(Oid database)
 	if (slot != NULL && slot->latch != NULL)
 		SetLatch(slot->latch);
 	LWLockRelease(jq_slots_state->lock);
+}
+
+bool
+jq_shared_wake_dispatcher(Oid database)
+{
+	JqWorkerSlot *slot;
+
+	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
+	slot = find_dispatcher(database);
+	if (slot != NULL && slot->latch != NULL)
+		SetLatch(slot->latch);
+	LWLockRelease(jq_slots_state->lock);
+	return slot != NULL;
 }
 
 int

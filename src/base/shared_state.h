@@ -21,7 +21,8 @@ typedef enum JqWorkerKind
 {
 	JQ_WORKER_LAUNCHER,
 	JQ_WORKER_SCHEDULER,
-	JQ_WORKER_EXECUTOR
+	JQ_WORKER_EXECUTOR,
+	JQ_WORKER_DISPATCHER
 } JqWorkerKind;
 
 typedef enum JqWorkerState
@@ -58,7 +59,7 @@ typedef struct JqWorkerInfo
 	Oid			database;		/* InvalidOid: the launcher's */
 	Oid			role;			/* executors only */
 	int			pid;			/* 0: has not attached */
-	bool		has_worker_id;	/* executors only */
+	bool		has_worker_id;	/* of those that run jobs */
 	pg_uuid_t	worker_id;
 	int64		job_id;			/* 0: none */
 	uint32		batch_no;		/* grows with every claim that found jobs */
@@ -184,7 +185,9 @@ extern int	jq_shared_workers(JqWorkerInfo **workers);
 extern bool jq_shared_find_scheduler(Oid database, JqWorkerInfo *info);
 
 extern bool jq_shared_scheduler_is_running(Oid database);
-extern bool jq_shared_executor_is_alive(const pg_uuid_t *worker);
+
+/* Whether this executor or dispatcher still looks after its jobs. */
+extern bool jq_shared_worker_is_alive(const pg_uuid_t *worker);
 
 /* How many executors have ended in the middle of a job, ever. */
 extern uint32 jq_shared_deaths(void);
@@ -206,6 +209,12 @@ extern void jq_shared_mark_database(Oid database);
 /* Wakes up to "count" idle executors; returns how many.  The same holds. */
 extern int	jq_shared_wake_executors(Oid database, Oid role, int count);
 
+/*
+ * Wakes the dispatcher of a database; false: there is none, nor one that is
+ * about to begin.
+ */
+extern bool jq_shared_wake_dispatcher(Oid database);
+
 /* Asks the workers of this kind in the database to end. */
 extern void jq_shared_retire(JqWorkerKind kind, Oid database);
 
@@ -224,6 +233,9 @@ extern void jq_shared_make_room(void);
  */
 extern void jq_shared_cancel_job(const pg_uuid_t *worker, int64 job_id,
 								 int32 claim_no);
+
+/* The next claim of this dispatcher that was cancelled; false: no more. */
+extern bool jq_shared_take_cancelled(int64 *job_id, int32 *claim_no);
 
 /*
  * Takes from an executor the jobs of this batch that wait behind its current

@@ -18,6 +18,7 @@
 
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -30,6 +31,7 @@
 #include "utils/syscache.h"
 
 #include "base/catalog.h"
+#include "base/config.h"
 #include "base/scope.h"
 #include "base/statement.h"
 #include "base/wake.h"
@@ -146,6 +148,34 @@ jq_activity_quiet(void)
 	if (now->is_subscriber)
 		return JQ_QUIET_SUBSCRIBER;
 	return JQ_QUIET_NOT;
+}
+
+/* Of the database first, then of the server. */
+const char *
+jq_activity_obstacle(void)
+{
+	switch (jq_activity_quiet())
+	{
+		case JQ_QUIET_PAUSED:
+			return "paused";
+		case JQ_QUIET_COPY:
+			return "restored copy";
+		case JQ_QUIET_SUBSCRIBER:
+			return "subscription";
+		default:
+			break;
+	}
+	if (RecoveryInProgress())
+		return "standby";
+	if (!jq_config_enabled)
+		return "jobqueue.enabled is off";
+	if (!jq_shared_is_attached())
+		return "library not preloaded";
+	if (!jq_config_launcher)
+		return "jobqueue.launcher is off";
+	if (!jq_config_lists(jq_config_databases, get_database_name(MyDatabaseId)))
+		return "not in jobqueue.databases";
+	return NULL;
 }
 
 bool

@@ -17,6 +17,9 @@
 /* Why the server's workers do nothing here.  Never JQ_QUIET_ABSENT. */
 extern JqQuiet jq_activity_quiet(void);
 
+/* The same in words, also when the server has none; NULL: they work. */
+extern const char *jq_activity_obstacle(void);
+
 /* Whether nobody may claim, in the server or from outside. */
 extern bool jq_activity_is_paused(void);
 

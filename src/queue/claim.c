@@ -258,6 +258,8 @@ jq_claim_may_take(const JqClaim *claim, const JqJobType *type, Oid job_owner)
 		return false;
 	if (claim->holder == 0)
 		return type->runner == JQ_RUNNER_EXTERNAL;
+	if (claim->is_http)
+		return type->runner == JQ_RUNNER_HTTP;
 	return type->runner == JQ_RUNNER_SQL && claim->role ==
 		(jq_job_type_is_built_in(type->name) ? job_owner : type->owner);
 }
@@ -472,7 +474,7 @@ reclaim_if_due(bool is_idle)
 	if (is_shared && !jq_lanes_begin_duty(JQ_DUTY_RECLAIM, now))
 		return;
 	(void) jq_resolve_reclaim(jq_shared_incarnation(),
-							  jq_shared_executor_is_alive,
+							  jq_shared_worker_is_alive,
 							  pg_prng_double(&pg_global_prng_state) < 0.01);
 	if (is_shared)
 		jq_lanes_end_duty(JQ_DUTY_RECLAIM, now, RECLAIM_WHEN_IDLE_US);

@@ -24,6 +24,7 @@ typedef struct JqClaim
 	int64		lease_us;		/* 0: that of the job type */
 	int64		holder;			/* incarnation for in-server work, else 0 */
 	Oid			role;			/* in-server: only jobs that run as this role */
+	bool		is_http;		/* in-server: HTTP jobs, of whatever role */
 	bool		skip_suspects;	/* in-server: no job that crashed the server */
 } JqClaim;
 

@@ -73,6 +73,7 @@ jq_completion_complete(JqCompletion *completion, const JqHeld *held,
 	run.has_result = outcome->has_result;
 	run.result = outcome->result;
 	run.command_tag = outcome->command_tag;
+	run.response = outcome->response;
 	if (!jq_job_type_drops_completed(job.job_type))
 	{
 		jq_job_begin_change(completion->row, completion->next, run.finished_at);

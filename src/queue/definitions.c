@@ -25,6 +25,7 @@
 #include "base/scope.h"
 #include "base/wake.h"
 #include "queue/backoff.h"
+#include "queue/endpoints.h"
 #include "queue/job_types.h"
 #include "queue/validate.h"
 
@@ -35,6 +36,8 @@ PG_FUNCTION_INFO_V1(jobqueue_definitions_changed);
 
 static HeapTuple settle_pause(TriggerData *trigger, HeapTuple row);
 static void check_runner(TriggerData *trigger, const char *name);
+static void check_endpoint(TriggerData *trigger, const char *name);
+static void check_sends_as(TriggerData *trigger, HeapTuple row);
 static void check_runs_as(TriggerData *trigger, HeapTuple row);
 static void check_limits(TriggerData *trigger);
 static void check_interval(TriggerData *trigger, const char *name,
@@ -60,7 +63,9 @@ jobqueue_guard_job_type(PG_FUNCTION_ARGS)
 	{
 		jq_name_check_required(TextDatumGetCString(name), "job_type");
 		check_runner(trigger, TextDatumGetCString(name));
+		check_endpoint(trigger, TextDatumGetCString(name));
 		check_runs_as(trigger, result);
+		check_sends_as(trigger, result);
 		check_limits(trigger);
 		result = settle_pause(trigger, result);
 	}
@@ -111,16 +116,61 @@ check_runner(TriggerData *trigger, const char *name)
 	has_command = !isnull;
 	if (has_command)
 		jq_validate_command(TextDatumGetCString(value));
-	if (strcmp(runner, "http") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("runner \"http\" is not supported by this version of jobqueue")));
 	if (strcmp(name, JQ_SQL_JOB_TYPE) == 0 ?
 		has_command || !is_sql : has_command != is_sql)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("runner and command of job type \"%s\" do not fit", name),
 				 errhint("Runner \"sql\" needs a command and no other runner has one; the built-in type \"sql\" has its commands in the payloads.")));
+}
+
+/* The built-in type "http" has its URLs and endpoints in the payloads. */
+static void
+check_endpoint(TriggerData *trigger, const char *name)
+{
+	bool		isnull;
+	Datum		value = jq_row_new_value(trigger, "runner", &isnull);
+	bool		is_http = !isnull &&
+	strcmp(TextDatumGetCString(value), "http") == 0;
+	bool		has_endpoint;
+
+	(void) jq_row_new_value(trigger, "endpoint", &isnull);
+	has_endpoint = !isnull;
+	if (strcmp(name, JQ_HTTP_JOB_TYPE) == 0 ?
+		has_endpoint || !is_http : has_endpoint != is_http)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("runner and endpoint of job type \"%s\" do not fit", name),
+				 errhint("Runner \"http\" needs an endpoint and no other runner has one; the built-in type \"http\" has its URLs in the payloads.")));
+	(void) jq_row_new_value(trigger, "max_linger", &isnull);
+	if (!isnull && !is_http)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_linger is for runner \"http\" only")));
+	check_interval(trigger, "max_linger", 0, USECS_PER_HOUR);
+}
+
+/* The endpoint may hold secrets: only friends of its owner send jobs there. */
+static void
+check_sends_as(TriggerData *trigger, HeapTuple row)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	bool		isnull;
+	Datum		value;
+	const JqEndpoint *endpoint;
+	Oid			owner;
+
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) &&
+		!jq_row_changes(trigger, "owner") && !jq_row_changes(trigger, "endpoint"))
+		return;
+	value = jq_row_value(row, desc, "owner", &isnull);
+	owner = isnull ? InvalidOid : DatumGetObjectId(value);
+	value = jq_row_value(row, desc, "endpoint", &isnull);
+	if (isnull || !OidIsValid(owner))
+		return;
+	endpoint = jq_endpoint(TextDatumGetCString(value));
+	if (endpoint != NULL && OidIsValid(endpoint->owner))
+		jq_ownership_check(owner, endpoint->owner, "endpoint");
 }
 
 /* The command of a job type runs as its owner, whom "row" has filled in. */

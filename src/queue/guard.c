@@ -41,6 +41,7 @@
 #include "base/scope.h"
 #include "queue/backoff.h"
 #include "queue/dependencies.h"
+#include "queue/http_payload.h"
 #include "queue/job.h"
 #include "queue/job_row.h"
 #include "queue/job_types.h"
@@ -82,6 +83,7 @@ static bool has_later_run(const JqJobRow *row, int64 id);
 static void set_new_owner(JqJobRow *row);
 static void check_runs_as(const JqJobRow *row);
 static void validate_values(const JqJobRow *row);
+static void check_request(const JqJobRow *row);
 static void check_protected(const JqJobRow *was, const JqJobRow *is);
 static void check_transition(const JqJobRow *was, const JqJobRow *is);
 static bool is_restored(const JqJobRow *row);
@@ -428,6 +430,8 @@ validate_values(const JqJobRow *row)
 	jq_validate_payload(jq_job_row_value(row, JQ_JOB_PAYLOAD));
 	if (strcmp(job_type, JQ_SQL_JOB_TYPE) == 0)
 		jq_validate_sql_payload(jq_job_row_value(row, JQ_JOB_PAYLOAD));
+	if (strcmp(job_type, JQ_HTTP_JOB_TYPE) == 0)
+		check_request(row);
 	jq_validate_instant(DatumGetTimestampTz(jq_job_row_value(row, JQ_JOB_SCHEDULED_AT)),
 						"scheduled_at");
 	jq_range_check(jq_job_row_integer(row, JQ_JOB_MAX_ATTEMPTS),
@@ -443,6 +447,16 @@ validate_values(const JqJobRow *row)
 	if (!jq_job_row_is_null(row, JQ_JOB_BACKOFF))
 		jq_backoff_parse(DatumGetJsonbP(jq_job_row_value(row, JQ_JOB_BACKOFF)),
 						 "backoff", &backoff);
+}
+
+/* The payload of the built-in type says what to send, and where. */
+static void
+check_request(const JqJobRow *row)
+{
+	jq_http_payload_check(DatumGetJsonbP(jq_job_row_value(row, JQ_JOB_PAYLOAD)),
+						  jq_job_row_has_owner(row) ?
+						  DatumGetObjectId(jq_job_row_value(row, JQ_JOB_OWNER)) :
+						  InvalidOid);
 }
 
 /* ---- changes ---- */

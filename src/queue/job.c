@@ -285,6 +285,8 @@ jq_job_write_run(JqTable *runs, TupleTableSlot *row, const JqJob *job,
 	if (run->command_tag != NULL)
 		jq_job_set(row, JQ_RUN_COMMAND_TAG,
 				   CStringGetTextDatum(run->command_tag));
+	if (run->response != 0)
+		jq_job_set(row, JQ_RUN_RESPONSE, run->response);
 	jq_table_insert(runs, row);
 }
 

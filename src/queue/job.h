@@ -121,6 +121,7 @@ typedef struct JqRun
 	bool		has_result;
 	Datum		result;			/* jsonb */
 	const char *command_tag;	/* or NULL */
+	Datum		response;		/* jsonb; 0: none */
 } JqRun;
 
 /* Makes the next version of a job, which the run tells of, the completed one. */

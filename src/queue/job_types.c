@@ -58,7 +58,7 @@ typedef struct NameList
 static JqStatement select_job_type = {
 	.text = "SELECT runner, owner::pg_catalog.oid, command, enabled,"
 	" max_attempts::pg_catalog.int4, backoff, lease, timeout, batch_size,"
-	" dead_letter, keep_completed, notify, mode"
+	" dead_letter, keep_completed, notify, mode, endpoint, max_linger"
 	" FROM @.job_types WHERE job_type = $1",
 	.nargs = 1,
 	.argtypes = {TEXTOID}
@@ -71,7 +71,8 @@ static JqStatement select_announced = {
 
 static JqStatement select_names = {
 	.text = "SELECT job_type FROM @.job_types"
-	" WHERE runner = $1 AND job_type <> '" JQ_SQL_JOB_TYPE "' ORDER BY job_type",
+	" WHERE runner = $1 AND job_type NOT IN"
+	" ('" JQ_SQL_JOB_TYPE "', '" JQ_HTTP_JOB_TYPE "') ORDER BY job_type",
 	.nargs = 1,
 	.argtypes = {TEXTOID}
 };
@@ -149,7 +150,9 @@ load_row(CachedJobType *entry)
 	strlcpy(entry->settings.name, name, sizeof(name));
 	entry->settings.is_enabled = true;
 	entry->settings.runner = strcmp(name, JQ_SQL_JOB_TYPE) == 0 ?
-		JQ_RUNNER_SQL : JQ_RUNNER_EXTERNAL;
+		JQ_RUNNER_SQL : strcmp(name, JQ_HTTP_JOB_TYPE) == 0 ?
+		JQ_RUNNER_HTTP : JQ_RUNNER_EXTERNAL;
+	entry->settings.request_size = 1;
 
 	jq_scope_enter_read_only();
 	values[0] = CStringGetTextDatum(name);
@@ -191,7 +194,7 @@ read_row(CachedJobType *entry)
 											  "timeout", 1, PG_INT64_MAX);
 	entry->has_batch_size = read_column(9, &value);
 	if (entry->has_batch_size)
-		settings->batch_size = DatumGetInt32(value);
+		settings->request_size = settings->batch_size = DatumGetInt32(value);
 	settings->dead_letter = DatumGetBool(jq_statement_value(0, 10));
 	settings->has_keep_completed = read_column(11, &value);
 	if (settings->has_keep_completed)
@@ -202,6 +205,12 @@ read_row(CachedJobType *entry)
 	if (!jq_mode_from_name(TextDatumGetCString(jq_statement_value(0, 13)),
 						   &settings->mode))
 		settings->mode = JQ_MODE_ALONE; /* another version's: the safe one */
+	if (read_column(14, &value))
+		settings->endpoint = MemoryContextStrdup(cache_context,
+												 TextDatumGetCString(value));
+	if (read_column(15, &value))
+		settings->max_linger_us =
+			jq_interval_clamped_us(DatumGetIntervalP(value), USECS_PER_HOUR);
 }
 
 static bool
@@ -271,6 +280,8 @@ jq_job_types_with_runner(JqRunner runner)
 
 	if (runner == JQ_RUNNER_SQL)
 		types = lappend(types, pstrdup(JQ_SQL_JOB_TYPE));
+	if (runner == JQ_RUNNER_HTTP)
+		types = lappend(types, pstrdup(JQ_HTTP_JOB_TYPE));
 	return types;
 }
 

@@ -17,6 +17,9 @@
 /* The built-in job type whose command is in the payload; see enqueue_sql. */
 #define JQ_SQL_JOB_TYPE "sql"
 
+/* The one whose requests are in the payload; see enqueue_http. */
+#define JQ_HTTP_JOB_TYPE "http"
+
 typedef enum JqRunner
 {
 	JQ_RUNNER_EXTERNAL,
@@ -31,12 +34,15 @@ typedef struct JqJobType
 	JqRunner	runner;
 	Oid			owner;			/* InvalidOid: no row, or role is gone */
 	char	   *command;		/* NULL: none, or in the payload */
+	char	   *endpoint;		/* the same */
 	bool		is_enabled;
 	int			max_attempts;
 	JqBackoff	backoff;
 	int64		lease_us;
 	int64		timeout_us;		/* 0: none */
 	int			batch_size;
+	int			request_size;	/* HTTP jobs of one request */
+	int64		max_linger_us;	/* that one waits for others; 0: not at all */
 	bool		dead_letter;
 	bool		has_keep_completed;
 	int64		keep_completed_us;
@@ -51,7 +57,7 @@ typedef struct JqJobType
  */
 extern const JqJobType *jq_job_type(const char *name);
 
-/* Whether this is the built-in type, whose jobs run as their owners. */
+/* Whether this is the built-in type of SQL, whose jobs run as their owners. */
 static inline bool
 jq_job_type_is_built_in(const char *name)
 {
@@ -65,7 +71,7 @@ extern bool jq_job_type_drops_completed(const char *name);
 extern uint32 jq_job_types_generation(void);
 
 /*
- * The names of the job types that have this runner, the built-in "sql"
+ * The names of the job types that have this runner, the built-in ones
  * included.  Inside a scope.
  */
 extern List *jq_job_types_with_runner(JqRunner runner);

@@ -167,6 +167,7 @@ finish_claim(JqChange *change, const JqOutcome *outcome)
 	run.has_result = outcome->has_result;
 	run.result = outcome->result;
 	run.command_tag = outcome->command_tag;
+	run.response = outcome->response;
 
 	switch (outcome->kind)
 	{
@@ -267,9 +268,10 @@ retry_instant(const JqChange *change, const JqOutcome *outcome)
 		jq_backoff_parse(DatumGetJsonbP(job->backoff), "backoff", &backoff);
 	else
 		backoff = jq_job_type(job->job_type)->backoff;
-	return change->now +
-		jq_backoff_delay(&backoff, job->attempts,
-						 pg_prng_double(&pg_global_prng_state));
+	return Max(outcome->not_before,
+			   change->now +
+			   jq_backoff_delay(&backoff, job->attempts,
+								pg_prng_double(&pg_global_prng_state)));
 }
 
 /* The end of a claim that is not charged. */

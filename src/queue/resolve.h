@@ -35,12 +35,15 @@ typedef struct JqOutcome
 {
 	JqOutcomeKind kind;
 	const char *error;			/* or NULL */
+	int			reason_length;	/* of error, before what others say; 0: all */
 	bool		has_result;
 	Datum		result;			/* jsonb */
 	bool		is_permanent;	/* FAILED: no further attempt */
 	bool		has_retry_at;
 	TimestampTz retry_at;		/* FAILED, RELEASED: instead of the backoff */
+	TimestampTz not_before;		/* FAILED: the backoff lasts so long at least */
 	const char *command_tag;	/* of an SQL job, or NULL */
+	Datum		response;		/* jsonb, of an HTTP job; 0: none */
 	const JqJournal *journal;	/* lines to be kept with the run, or NULL */
 } JqOutcome;
 

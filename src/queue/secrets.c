@@ -52,6 +52,7 @@ static MemoryContext cache_context = NULL;
 static HTAB *cache = NULL;
 static Oid	cached_relations[2];
 static bool cache_is_stale = false;
+static uint32 generation = 1;
 
 static void prepare_cache(void);
 static void wipe_cache(void);
@@ -186,7 +187,16 @@ forget_secrets(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == cached_relations[0] ||
 		relid == cached_relations[1])
+	{
 		cache_is_stale = true;
+		generation++;
+	}
+}
+
+uint32
+jq_secrets_generation(void)
+{
+	return generation;
 }
 
 static CachedSecret *

@@ -37,6 +37,9 @@ typedef struct JqSecret
 extern bool jq_secret_find(const char *name, Oid user, JqSecret *secret,
 						   const char **reason);
 
+/* Grows whenever a secret in the tables may have changed. */
+extern uint32 jq_secrets_generation(void);
+
 /* Overwrites and frees the values; harmless on zeroes. */
 extern void jq_secret_wipe(JqSecret *secret);
 

@@ -14,4 +14,7 @@
  */
 extern void jq_demand_serve(void *arg);
 
+/* The same for HTTP jobs, and for requests that sessions wait for. */
+extern void jq_demand_serve_http(void *arg);
+
 #endif							/* JQ_DEMAND_H */

@@ -140,7 +140,7 @@ jq_maintenance_watch_running(void *arg)
 	for (int i = 0; i < njobs; i++)
 	{
 		if (jq_running_is_lost(&jobs[i], incarnation,
-							   jq_shared_executor_is_alive))
+							   jq_shared_worker_is_alive))
 			has_lost = true;
 		else if (jobs[i].cancel_requested && jobs[i].holder == incarnation)
 			jq_shared_cancel_job(&jobs[i].worker, jobs[i].id,
@@ -152,7 +152,7 @@ jq_maintenance_watch_running(void *arg)
 	if (!has_lost)
 		return;
 	jq_db_begin("taking back lost jobs");
-	(void) jq_resolve_reclaim(incarnation, jq_shared_executor_is_alive,
+	(void) jq_resolve_reclaim(incarnation, jq_shared_worker_is_alive,
 							  is_thorough);
 	jq_db_commit();
 }

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * scheduler.c
- *	  One process per database: cron, lost jobs, retention, and executors.
+ *	  One process per database: cron, lost jobs, retention, and the workers
+ *	  that run jobs.
  *
  *	  The launcher starts it in every database to find out whether the
  *	  extension is there and has something to do; where it has not, it lets
@@ -88,7 +89,8 @@ static void look_at_database(void *arg);
 static void report_start(void);
 static void end_absent(void);
 static void end_when_drained(JqQuiet quiet);
-static bool has_executors(void);
+static void retire_workers(void);
+static bool has_workers(void);
 static void watch_zones(void);
 static void heed_zones(void *arg);
 static void run_cron(void *arg);
@@ -125,7 +127,7 @@ jq_scheduler_main(Datum arg)
 							WAIT_EVENT);
 	}
 	if (jq_shared_should_retire())
-		jq_shared_retire(JQ_WORKER_EXECUTOR, MyDatabaseId);
+		retire_workers();
 	if (is_started && jq_config_logs(LOG))
 		ereport(LOG, (errmsg("jobqueue scheduler stopped")));
 	proc_exit(0);				/* the launcher decides who comes back */
@@ -174,6 +176,7 @@ run_cycle(void)
 		(void) jq_worker_protect(replan_cron, NULL);
 	has_failed = !jq_worker_protect(run_cron, NULL);
 	(void) jq_worker_protect(jq_demand_serve, NULL);
+	(void) jq_worker_protect(jq_demand_serve_http, NULL);
 	(void) jq_worker_protect(announce_jobs, NULL);
 	(void) jq_worker_protect(tend_lanes, NULL);
 	watch_running();
@@ -240,12 +243,12 @@ report_start(void)
 	is_started = true;
 }
 
-/* The executors of the database have nothing left to do either. */
+/* The other workers of the database have nothing left to do either. */
 static void
 end_absent(void)
 {
 	jq_shared_report_quiet(JQ_QUIET_ABSENT);
-	jq_shared_retire(JQ_WORKER_EXECUTOR, MyDatabaseId);
+	retire_workers();
 	if (is_started && jq_config_logs(LOG))
 		ereport(LOG,
 				(errmsg("jobqueue scheduler stopped: the extension was dropped")));
@@ -253,15 +256,15 @@ end_absent(void)
 }
 
 /*
- * Once the last executor has gone, so does this process: nobody is connected
+ * Once the last worker has gone, so does this process: nobody is connected
  * to a paused database.
  */
 static void
 end_when_drained(JqQuiet quiet)
 {
-	jq_shared_retire(JQ_WORKER_EXECUTOR, MyDatabaseId);
+	retire_workers();
 	jq_shared_free_unstarted();
-	if (has_executors())
+	if (has_workers())
 	{
 		is_draining = true;
 		jq_shared_report_state(JQ_STATE_DRAINING);
@@ -273,15 +276,24 @@ end_when_drained(JqQuiet quiet)
 	proc_exit(0);
 }
 
+/* Those that this process has started here. */
+static void
+retire_workers(void)
+{
+	jq_shared_retire(JQ_WORKER_EXECUTOR, MyDatabaseId);
+	jq_shared_retire(JQ_WORKER_DISPATCHER, MyDatabaseId);
+}
+
 /* Also those that are stuck. */
 static bool
-has_executors(void)
+has_workers(void)
 {
 	JqWorkerInfo *workers = NULL;
 	int			count = jq_shared_workers(&workers);
 
 	for (int i = 0; i < count; i++)
-		if (workers[i].kind == JQ_WORKER_EXECUTOR &&
+		if ((workers[i].kind == JQ_WORKER_EXECUTOR ||
+			 workers[i].kind == JQ_WORKER_DISPATCHER) &&
 			workers[i].database == MyDatabaseId)
 			return true;
 	return false;

@@ -39,9 +39,11 @@ static StartParameters parameters;
 static MemoryContext cycle_context = NULL;
 static bool settings_are_pinned = false;
 static bool was_reloaded = false;
+static WaitEventSet *wait_set = NULL;	/* NULL: the latch is all */
 
 static void register_failed(const JqWorkerRef *ref);
 static void reserve_own_slot(void);
+static bool wait_with_descriptor(long timeout_ms, uint32 event);
 static void log_error(void);
 
 JqStartResult
@@ -157,20 +159,51 @@ jq_worker_role(void)
 	return parameters.role;
 }
 
-void
+bool
 jq_worker_wait(long timeout_ms, const char *wait_event)
 {
 	static uint32 event = 0;
+	bool		was_set;
 
 	if (event == 0)
 		event = WaitEventExtensionNew(wait_event);
-	(void) WaitLatch(MyLatch,
-					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 timeout_ms, event);
+	if (wait_set == NULL)
+		was_set = (WaitLatch(MyLatch,
+							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 timeout_ms, event) & WL_LATCH_SET) != 0;
+	else
+		was_set = wait_with_descriptor(timeout_ms, event);
 	ResetLatch(MyLatch);
 	QueryCancelPending = false; /* nothing is running that it could mean */
 	CHECK_FOR_INTERRUPTS();
 	jq_worker_reload();
+	return was_set;
+}
+
+void
+jq_worker_watch(int fd)
+{
+	Assert(wait_set == NULL);
+	wait_set = jq_compat_create_wait_set(TopMemoryContext, 3);
+	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL,
+					  NULL);
+	AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, fd, NULL, NULL);
+}
+
+/* Whether the latch was set, or may have been. */
+static bool
+wait_with_descriptor(long timeout_ms, uint32 event)
+{
+	WaitEvent	occurred[3];
+	int			count = WaitEventSetWait(wait_set, timeout_ms, occurred,
+										 lengthof(occurred), event);
+	bool		was_set = MyLatch->is_set;
+
+	for (int i = 0; i < count; i++)
+		if (occurred[i].events & WL_LATCH_SET)
+			was_set = true;
+	return was_set;
 }
 
 void

@@ -24,7 +24,7 @@ typedef enum JqStartResult
 	JQ_START_NO_PROCESS			/* max_worker_processes is used up */
 } JqStartResult;
 
-/* Starts a scheduler or an executor.  NO_PROCESS is warned of each minute. */
+/* Starts a worker other than the launcher.  NO_PROCESS is warned of each minute. */
 extern JqStartResult jq_worker_start(JqWorkerKind kind, Oid database,
 									 Oid role, int max_executors);
 
@@ -52,9 +52,13 @@ extern void jq_worker_begin_cycle(void);
 
 /*
  * Sleeps until the latch is set or the time is over, with nothing held; then
- * handles interrupts and reloads the configuration if asked.
+ * handles interrupts and reloads the configuration if asked.  Returns whether
+ * the latch was set.
  */
-extern void jq_worker_wait(long timeout_ms, const char *wait_event);
+extern bool jq_worker_wait(long timeout_ms, const char *wait_event);
+
+/* From now on that also wakes up when this descriptor is readable; once. */
+extern void jq_worker_watch(int fd);
 
 /* Sleeps without looking at the latch: bounds the rate of a loop. */
 extern void jq_worker_pause(long timeout_ms, const char *wait_event);
@@ -81,5 +85,6 @@ extern void jq_launcher_init(void);
 extern PGDLLEXPORT void jq_launcher_main(Datum arg);
 extern PGDLLEXPORT void jq_scheduler_main(Datum arg);
 extern PGDLLEXPORT void jq_executor_main(Datum arg);
+extern PGDLLEXPORT void jq_dispatcher_main(Datum arg);
 
 #endif							/* JQ_WORKER_H */

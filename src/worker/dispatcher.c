@@ -1,0 +1,505 @@
+/*-------------------------------------------------------------------------
+ *
+ * dispatcher.c
+ *	  Sends the HTTP jobs of one database.
+ *
+ *	  Each turn of its loop lets libcurl run, makes endings of the transfers
+ *	  that have ended, sends what waits for their places, and then, in one
+ *	  short transaction, records the endings and claims more jobs; the claim
+ *	  is always flushed, so that a crash finds attempts charged.  No
+ *	  transaction, snapshot or lock is there while it waits.
+ *
+ *	  It runs nobody's code: what jobs say is data to it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "worker/worker.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "base/catalog.h"
+#include "base/clock.h"
+#include "base/config.h"
+#include "base/db.h"
+#include "base/endpoint_health.h"
+#include "base/fault.h"
+#include "base/probe.h"
+#include "base/scope.h"
+#include "catalog/pg_authid.h"
+#include "http/client.h"
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "queue/claim.h"
+#include "queue/endpoints.h"
+#include "queue/http_job.h"
+#include "queue/job_types.h"
+#include "queue/secrets.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+#include "worker/delivery.h"
+#include "worker/endings.h"
+
+#define WAIT_EVENT "JobqueueDispatcherMain"
+#define LEASE_INTERVAL_MS 1000
+#define MAX_EXTENDED 500		/* leases in one transaction */
+#define MAX_CLAIM 500			/* jobs of one claim */
+#define MAX_UNRECORDED 1000		/* endings, before nothing more is claimed */
+#define RETRY_MS 1000			/* after a transaction has failed */
+
+static pg_uuid_t worker_id;
+static MemoryContext jobs_context = NULL;	/* of claimed jobs */
+static int64 lease_at = 0;		/* by jq_clock_ms(), like those below */
+static int64 claim_at = 0;		/* PG_INT64_MAX: when something happens */
+static int64 failed_until = 0;
+static int64 idle_since = 0;
+static int64 drain_until = PG_INT64_MAX;
+static bool is_draining = false;
+static bool must_exit = false;	/* the extension has gone */
+static bool has_more = false;	/* the last claim may have left some behind */
+static bool is_short = false;	/* and there was room for more of them */
+static uint32 seen_generation[3];	/* of what waiting jobs were made from */
+
+/* Claimed in a transaction that has yet to commit. */
+static List *new_jobs = NIL;
+
+static void prepare(void);
+static void run_cycle(void);
+static void heed_orders(void);
+static void begin_draining(void);
+static void heed_settings(void);
+static void accept_changes(void *arg);
+static void take_probes(void);
+static void prepare_probe(void *arg);
+static void exchange(void);
+static bool may_claim(void);
+static void record_and_claim(void *arg);
+static void claim(void);
+static void claim_for(List *job_types, int wanted);
+static void note_next_due(List *job_types);
+static void take_new_jobs(void);
+static void drop_new_jobs(void);
+static void extend_leases(void *arg);
+static bool is_idle(void);
+static long wait_ms(void);
+
+void
+jq_dispatcher_main(Datum arg)
+{
+	jq_worker_begin(JQ_WORKER_DISPATCHER, SignalHandlerForShutdownRequest);
+	jq_worker_connect(BOOTSTRAP_SUPERUSERID, 0);
+	jq_worker_pin_settings();
+	prepare();
+
+	do
+	{
+		jq_worker_begin_cycle();
+		run_cycle();
+		jq_shared_report_cycle();
+		if (is_idle())
+		{
+			jq_shared_report_state(JQ_STATE_IDLE);
+			if (is_draining || must_exit ||
+				jq_clock_ms() - idle_since >= jq_config_dispatcher_idle_timeout)
+				break;
+		}
+		else
+		{
+			jq_shared_report_state(is_draining ? JQ_STATE_DRAINING :
+								   JQ_STATE_RUNNING);
+			idle_since = jq_clock_ms();
+		}
+		if (jq_worker_wait(wait_ms(), WAIT_EVENT))
+			claim_at = 0;		/* somebody says that there is more */
+	} while (!must_exit);
+	proc_exit(0);
+}
+
+static void
+prepare(void)
+{
+	jobs_context = AllocSetContextCreate(TopMemoryContext,
+										 "jobqueue claimed HTTP jobs",
+										 ALLOCSET_DEFAULT_SIZES);
+	jq_http_client_init();
+	jq_delivery_init(TopMemoryContext);
+	jq_worker_watch(jq_http_client_fd());
+	jq_health_reset_in_flight(MyDatabaseId);
+	if (!pg_strong_random(&worker_id, sizeof(worker_id)))
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random worker id")));
+	worker_id.data[6] = (worker_id.data[6] & 0x0f) | 0x40;	/* version 4 */
+	worker_id.data[8] = (worker_id.data[8] & 0x3f) | 0x80;
+	jq_shared_report_worker_id(&worker_id);
+	idle_since = jq_clock_ms();
+}
+
+static void
+run_cycle(void)
+{
+	bool		is_full;
+
+	heed_orders();
+	heed_settings();
+	do
+	{
+		is_full = jq_http_client_run();
+		CHECK_FOR_INTERRUPTS();
+		if (!jq_delivery_collect())
+			continue;
+		if (has_more)
+			claim_at = 0;		/* there is room again */
+		if (jq_delivery_waiting() > 0)
+		{
+			/* What waits was made from settings that may be old by now. */
+			(void) jq_worker_protect(accept_changes, NULL);
+			(void) jq_delivery_send(is_draining);
+		}
+	} while (is_full && jq_endings_count() < MAX_UNRECORDED);
+
+	take_probes();
+	exchange();
+	if (jq_clock_ms() >= lease_at)
+	{
+		lease_at = jq_clock_ms() + LEASE_INTERVAL_MS;
+		(void) jq_worker_protect(extend_leases, NULL);
+	}
+	(void) jq_delivery_send(is_draining);
+}
+
+/* What others ask of this process. */
+static void
+heed_orders(void)
+{
+	int64		job_id;
+	int32		claim_no;
+
+	while (jq_shared_take_cancelled(&job_id, &claim_no))
+		jq_delivery_cancel(job_id, claim_no);
+	if (ShutdownRequestPending || jq_shared_should_retire() ||
+		!jq_config_enabled)
+		begin_draining();
+	if (is_draining && jq_clock_ms() >= drain_until)
+	{
+		jq_delivery_abort_all();
+		drain_until = PG_INT64_MAX;
+	}
+}
+
+/*
+ * Takes nothing new.  A shutdown waits for what is under way only so long;
+ * otherwise timeouts are the limit.
+ */
+static void
+begin_draining(void)
+{
+	if (ShutdownRequestPending && drain_until == PG_INT64_MAX && !is_draining)
+		drain_until = jq_clock_ms() + jq_config_shutdown_timeout;
+	else if (ShutdownRequestPending && drain_until == PG_INT64_MAX &&
+			 jq_delivery_under_way() > 0)
+		drain_until = jq_clock_ms() + jq_config_shutdown_timeout;
+	is_draining = true;
+	jq_delivery_release_waiting();
+}
+
+/* Settings hold for the next request: also for those that wait to be sent. */
+static void
+heed_settings(void)
+{
+	if (!jq_worker_was_reloaded())
+		return;
+	jq_delivery_release_waiting();
+	jq_http_client_apply_settings();
+	claim_at = 0;
+}
+
+/*
+ * Lets invalidations in.  When an endpoint, a job type or a secret has
+ * changed, the jobs that wait are given back, to be claimed and made anew.
+ */
+static void
+accept_changes(void *arg)
+{
+	uint32		now[3];
+
+	jq_catalog_begin();
+	jq_catalog_commit();
+	now[0] = jq_endpoints_generation();
+	now[1] = jq_job_types_generation();
+	now[2] = jq_secrets_generation();
+	if (memcmp(now, seen_generation, sizeof(now)) == 0)
+		return;
+	memcpy(seen_generation, now, sizeof(now));
+	jq_delivery_release_waiting();
+	claim_at = 0;
+}
+
+/* ---- probes ---- */
+
+typedef struct Probing
+{
+	JqProbe		probe;
+	JqHttpJob  *job;
+} Probing;
+
+static void
+take_probes(void)
+{
+	Probing		probing;
+
+	while (!is_draining && jq_probe_take(&probing.probe))
+	{
+		JqProbeAnswer answer = {0};
+
+		if (jq_worker_protect(prepare_probe, &probing))
+		{
+			jq_delivery_add_probe(probing.job, &probing.probe);
+			continue;
+		}
+		strlcpy(answer.reason, "the request could not be prepared",
+				sizeof(answer.reason));
+		jq_probe_answer(&probing.probe, &answer);
+	}
+}
+
+static void
+prepare_probe(void *arg)
+{
+	Probing    *probing = (Probing *) arg;
+	JqProbe    *probe = &probing->probe;
+
+	jq_db_begin("preparing a probe");
+	probing->job = jq_http_job_probe(probe->endpoint, probe->method,
+									 probe->has_payload ? probe->payload : NULL,
+									 probe->role, jobs_context);
+	jq_db_commit();
+}
+
+/* ---- the database ---- */
+
+/* Records what has ended and claims more, if there is a reason to. */
+static void
+exchange(void)
+{
+	bool		is_claiming = may_claim();
+
+	if (jq_endings_ready() == 0 && !is_claiming)
+		return;
+	if (jq_clock_ms() < failed_until)
+		return;
+	if (jq_worker_protect(record_and_claim, &is_claiming))
+	{
+		jq_endings_written();
+		JQ_FAULT("after_http_claim");
+		take_new_jobs();
+		return;
+	}
+	drop_new_jobs();
+	failed_until = jq_clock_ms() + RETRY_MS;
+	jq_endings_record_each();
+	claim_at = 0;
+}
+
+static bool
+may_claim(void)
+{
+	return !is_draining && !must_exit && jq_clock_ms() >= claim_at &&
+		jq_endings_count() < MAX_UNRECORDED && jq_delivery_wanted(NULL, 1, 1) > 0;
+}
+
+static void
+record_and_claim(void *arg)
+{
+	bool		is_claiming = *(bool *) arg;
+
+	jq_db_begin("recording and claiming HTTP jobs");
+	if (jq_catalog_if_present() == NULL)
+		must_exit = true;
+	else
+	{
+		jq_endings_write();
+		if (is_claiming)
+			claim();
+	}
+	jq_db_commit();
+}
+
+/*
+ * Each endpoint gets what it has room for; the built-in type comes last, as
+ * its jobs may go anywhere.
+ */
+static void
+claim(void)
+{
+	List	   *job_types = jq_http_job_types();
+	ListCell   *cell;
+
+	has_more = false;
+	is_short = false;
+	foreach(cell, job_types)
+	{
+		char	   *name = (char *) lfirst(cell);
+		const JqJobType *type = jq_job_type(name);
+		const JqEndpoint *endpoint = NULL;
+		int			size = type->request_size;
+		int			wanted;
+
+		if (type->endpoint != NULL)
+			endpoint = jq_endpoint(pstrdup(type->endpoint));
+		if (endpoint != NULL)
+			wanted = jq_delivery_wanted(endpoint->name,
+										endpoint->max_concurrency, size);
+		else
+			wanted = jq_delivery_wanted(NULL, jq_http_client_room(), 1);
+		if (wanted == 0)
+			has_more = true;
+		else
+			claim_for(list_make1(name), Min(wanted, MAX_CLAIM));
+	}
+	note_next_due(job_types);
+	seen_generation[0] = jq_endpoints_generation();
+	seen_generation[1] = jq_job_types_generation();
+	seen_generation[2] = jq_secrets_generation();
+}
+
+static void
+claim_for(List *job_types, int wanted)
+{
+	JqClaim		claim = {.is_http = true,.job_types = job_types,
+	.max_jobs = wanted};
+	Relation	rel = table_open(jq_catalog()->jobs_queue, AccessShareLock);
+	TupleDesc	row_type = CreateTupleDescCopy(RelationGetDescr(rel));
+	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
+	TupleTableSlot *slot;
+
+	table_close(rel, NoLock);
+	claim.worker = worker_id;
+	claim.holder = jq_shared_incarnation();
+	claim.skip_suspects = jq_delivery_has_suspect();
+	if (jq_claim(&claim, rows, row_type) > 0)
+	{
+		MemoryContext old;
+
+		ForceSyncCommit();
+		slot = MakeSingleTupleTableSlot(row_type, &TTSOpsMinimalTuple);
+		has_more |= tuplestore_tuple_count(rows) == wanted;
+		is_short |= wanted == MAX_CLAIM;
+		while (tuplestore_gettupleslot(rows, true, false, slot))
+		{
+			JqHttpJob  *job = jq_http_job_read(slot, &worker_id, jobs_context);
+
+			old = MemoryContextSwitchTo(jobs_context);
+			new_jobs = lappend(new_jobs, job);
+			MemoryContextSwitchTo(old);
+		}
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	tuplestore_end(rows);
+}
+
+/* When to claim again, unless somebody calls before. */
+static void
+note_next_due(List *job_types)
+{
+	JqClaim		claim = {.is_http = true,.job_types = job_types};
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz due_at;
+
+	claim_at = jq_clock_ms() + jq_config_poll_interval;
+	if (is_short)
+		claim_at = 0;
+	else if (!has_more && job_types != NIL)
+	{
+		claim.holder = jq_shared_incarnation();
+		due_at = jq_claim_next_due(&claim);
+		if (due_at > now &&
+			due_at < TimestampTzPlusMilliseconds(now, jq_config_poll_interval))
+			claim_at = jq_clock_ms() + (due_at - now) / 1000 + 1;
+	}
+}
+
+/* After the commit. */
+static void
+take_new_jobs(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, new_jobs)
+		jq_delivery_add((JqHttpJob *) lfirst(cell));
+	list_free(new_jobs);
+	new_jobs = NIL;
+}
+
+/* Their claims have been rolled back. */
+static void
+drop_new_jobs(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, new_jobs)
+		jq_http_job_free((JqHttpJob *) lfirst(cell));
+	list_free(new_jobs);
+	new_jobs = NIL;
+}
+
+/*
+ * The lease of a job says to others that somebody looks after it.  Nobody
+ * takes the jobs of a living dispatcher.
+ */
+static void
+extend_leases(void *arg)
+{
+	JqHttpJob  *jobs[MAX_EXTENDED];
+	int			count = jq_delivery_expiring(jobs, MAX_EXTENDED);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (count == 0)
+		return;
+	jq_db_begin("extending leases");
+	for (int i = 0; i < count; i++)
+	{
+		(void) jq_resolve_heartbeat(&jobs[i]->held, jobs[i]->lease_us, false, 0);
+		jobs[i]->lease_until = now + jobs[i]->lease_us;
+	}
+	jq_db_commit();
+}
+
+static bool
+is_idle(void)
+{
+	return jq_delivery_under_way() == 0 && jq_delivery_waiting() == 0 &&
+		jq_endings_count() == 0;
+}
+
+static long
+earlier(long a, long b)
+{
+	return a < 0 ? b : b < 0 ? a : Min(a, b);
+}
+
+/* How long nothing happens by itself. */
+static long
+wait_ms(void)
+{
+	int64		now = jq_clock_ms();
+	long		wait = jq_config_poll_interval;
+
+	wait = earlier(wait, jq_http_client_wait_ms());
+	wait = earlier(wait, jq_delivery_linger_ms());
+	wait = earlier(wait, jq_endings_wait_ms());
+	if (!is_draining && jq_delivery_wanted(NULL, 1, 1) > 0)
+		wait = earlier(wait, (long) Max(claim_at - now, 0));
+	if (jq_delivery_under_way() + jq_delivery_waiting() > 0)
+		wait = earlier(wait, (long) Max(lease_at - now, 0));
+	if (drain_until != PG_INT64_MAX)
+		wait = earlier(wait, (long) Max(drain_until - now, 0));
+	if (failed_until > now)
+		wait = Max(wait, 10);
+	if (is_idle() && is_draining)
+		wait = 0;
+	return wait;
+}

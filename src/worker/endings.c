@@ -1,0 +1,181 @@
+/*-------------------------------------------------------------------------
+ *
+ * endings.c
+ *	  HTTP jobs that have ended and are not yet recorded.
+ *
+ * They are written many at a time.  When that fails, each is tried alone, so
+ * that one which cannot be written keeps no other: it stays here, and its job
+ * this worker's, until it can.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "worker/endings.h"
+
+#include "base/clock.h"
+#include "base/db.h"
+#include "lib/ilist.h"
+#include "worker/worker.h"
+
+#define MAX_WRITTEN 500			/* in one transaction */
+#define FIRST_DELAY_MS 1000		/* after an ending could not be written */
+#define MAX_DELAY_MS 60000
+
+typedef struct Ending
+{
+	dlist_node	node;
+	JqHttpJob  *job;
+	JqOutcome	outcome;
+	int			delay_ms;		/* 0: has not failed alone */
+	int64		retry_at;		/* by jq_clock_ms() */
+} Ending;
+
+static dlist_head ready = DLIST_STATIC_INIT(ready);
+static dlist_head put_off = DLIST_STATIC_INIT(put_off);
+static int	nready = 0;
+static int	nput_off = 0;
+static int	nwritten = 0;		/* the first of those that are ready */
+
+static void take_up_again(void);
+static void forget_first(void);
+static void write_first(void *arg);
+
+void
+jq_endings_add(JqHttpJob *job, const JqOutcome *outcome)
+{
+	Ending	   *ending = MemoryContextAllocZero(job->context, sizeof(Ending));
+
+	ending->job = job;
+	ending->outcome = *outcome;
+	dlist_push_tail(&ready, &ending->node);
+	nready++;
+}
+
+void
+jq_endings_release(JqHttpJob *job, TimestampTz retry_at)
+{
+	JqOutcome	outcome = {.kind = JQ_OUTCOME_RELEASED};
+
+	outcome.has_retry_at = retry_at != 0;
+	outcome.retry_at = retry_at;
+	jq_endings_add(job, &outcome);
+}
+
+int
+jq_endings_count(void)
+{
+	return nready + nput_off;
+}
+
+int
+jq_endings_ready(void)
+{
+	take_up_again();
+	return nready;
+}
+
+long
+jq_endings_wait_ms(void)
+{
+	int64		first = PG_INT64_MAX;
+	dlist_iter	iter;
+
+	if (nready > 0)
+		return 0;
+	dlist_foreach(iter, &put_off)
+		first = Min(first, dlist_container(Ending, node, iter.cur)->retry_at);
+	return first == PG_INT64_MAX ? -1 : (long) Max(first - jq_clock_ms(), 0);
+}
+
+static void
+take_up_again(void)
+{
+	int64		now = jq_clock_ms();
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &put_off)
+	{
+		if (dlist_container(Ending, node, iter.cur)->retry_at > now)
+			continue;
+		dlist_delete(iter.cur);
+		nput_off--;
+		dlist_push_tail(&ready, iter.cur);
+		nready++;
+	}
+}
+
+void
+jq_endings_write(void)
+{
+	int			count = Min(nready, MAX_WRITTEN);
+	JqHeld	   *held = palloc(sizeof(JqHeld) * Max(count, 1));
+	JqOutcome  *outcomes = palloc(sizeof(JqOutcome) * Max(count, 1));
+	bool	   *results = palloc(sizeof(bool) * Max(count, 1));
+	dlist_iter	iter;
+
+	nwritten = 0;
+	dlist_foreach(iter, &ready)
+	{
+		Ending	   *ending = dlist_container(Ending, node, iter.cur);
+
+		if (nwritten == count)
+			break;
+		held[nwritten] = ending->job->held;
+		outcomes[nwritten++] = ending->outcome;
+	}
+	/* A job that is not held any more is somebody else's business. */
+	if (nwritten > 0)
+		jq_resolve_many(held, outcomes, nwritten, results);
+}
+
+void
+jq_endings_written(void)
+{
+	while (nwritten > 0)
+	{
+		forget_first();
+		nwritten--;
+	}
+}
+
+static void
+forget_first(void)
+{
+	Ending	   *ending = dlist_container(Ending, node, dlist_pop_head_node(&ready));
+
+	nready--;
+	jq_http_job_free(ending->job);	/* and the ending with it */
+}
+
+void
+jq_endings_record_each(void)
+{
+	for (int left = nready; left > 0; left--)
+	{
+		Ending	   *ending = dlist_head_element(Ending, node, &ready);
+
+		if (jq_worker_protect(write_first, NULL))
+		{
+			forget_first();
+			continue;
+		}
+		ending->delay_ms = Min(Max(ending->delay_ms * 2, FIRST_DELAY_MS),
+							   MAX_DELAY_MS);
+		ending->retry_at = jq_clock_ms() + ending->delay_ms;
+		dlist_delete(&ending->node);
+		nready--;
+		dlist_push_tail(&put_off, &ending->node);
+		nput_off++;
+	}
+}
+
+static void
+write_first(void *arg)
+{
+	Ending	   *ending = dlist_head_element(Ending, node, &ready);
+
+	jq_db_begin("recording an HTTP job");
+	(void) jq_resolve(&ending->job->held, &ending->outcome);
+	jq_db_commit();
+}

@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * endings.h
+ *	  HTTP jobs that have ended and are not yet recorded.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JQ_ENDINGS_H
+#define JQ_ENDINGS_H
+
+#include "postgres.h"
+
+#include "queue/http_job.h"
+#include "queue/resolve.h"
+
+/*
+ * Adds a job, which belongs to this list from now on; what the outcome points
+ * to is in the job's context, or constant.
+ */
+extern void jq_endings_add(JqHttpJob *job, const JqOutcome *outcome);
+
+/* Gives a job back, uncharged, to be claimed again now or at "retry_at". */
+extern void jq_endings_release(JqHttpJob *job, TimestampTz retry_at);
+
+/* How many there are, and how many of them can be tried now. */
+extern int	jq_endings_count(void);
+extern int	jq_endings_ready(void);
+
+/* When to try again those that could not be recorded, in ms; -1: none. */
+extern long jq_endings_wait_ms(void);
+
+/*
+ * Writes some of them inside the caller's transaction; the second forgets
+ * those after its commit.
+ */
+extern void jq_endings_write(void);
+extern void jq_endings_written(void);
+
+/*
+ * One by one, each in a transaction of its own, after the transaction of many
+ * has failed: what cannot be recorded is tried again later and later.
+ */
+extern void jq_endings_record_each(void);
+
+#endif							/* JQ_ENDINGS_H */
