@@ -71,7 +71,7 @@ sub need_peers
 # { directory, certificate, key, ca (paths), ca_text }.
 sub certificate
 {
-	my $directory = PostgreSQL::Test::Utils::tempdir('tls');
+	my $directory = abs_path(PostgreSQL::Test::Utils::tempdir('tls'));
 	my $output = `'${\ peer_file('make_certificate')}' '$directory' 2>&1`;
 
 	croak "could not make a certificate: $output" if $?;
