@@ -1,11 +1,12 @@
 # Makes the table of a suite from results.csv, whose columns are
 #   suite, synchronous_commit, clients, case, system, round,
-#   jobs/s, CPU us/job, WAL bytes/job, drained
+#   jobs/s, CPU us/job, WAL bytes/job, drained, CPU us/job of one process
 # The figures of a line are medians over rounds; a ratio is the median of the
 # ratios inside each round.
 #   -v suite=NAME          whose lines
 #   -v bases="a=x A|b=x B" systems that the others are compared with, with titles
 #   -v first_case=TITLE    a column that compares with the first case of the system
+#   -v own=TITLE           a column for the CPU of the one process
 #   -v what=jobs           what is counted
 #   -v names="a=A|b=B"     how systems and cases are called
 #   -v markdown=1          prints markdown
@@ -40,6 +41,7 @@ $1 == suite {
 	speed[cell, $5, $6] = $7
 	cpu[cell, $5, $6] = $8
 	wal[cell, $5, $6] = $9
+	own_cpu[cell, $5, $6] = $11
 	if ($10 != "")
 		drained[cell, $5]
 	if ($4 != "")
@@ -145,12 +147,14 @@ function print_head(    i)
 		add(first_case, length(first_case))
 	for (i = 1; i <= nbases; i++)
 		add(base_title[base[i]], 10)
+	if (own != "")
+		add(own, 10)
 	add("CPU us/" substr(what, 1, length(what) - 1), 10)
 	add("WAL B/" substr(what, 1, length(what) - 1), 9)
 	finish()
 	if (markdown)
 		print "|---|--:|" (has_cases ? "---|" : "") "---|--:|--:|" (first_case != "" ? "--:|" : "") \
-			substr("--:|--:|--:|--:|--:|--:|", 1, 4 * nbases) "--:|--:|"
+			substr("--:|--:|--:|--:|--:|--:|", 1, 4 * nbases) (own != "" ? "--:|" : "") "--:|--:|"
 }
 
 function print_row(cell, who,    i, parts, mark)
@@ -172,6 +176,8 @@ function print_row(cell, who,    i, parts, mark)
 			length(first_case))
 	for (i = 1; i <= nbases; i++)
 		add(shown("%.2f", multiple(cell, who, cell, base[i])), 10)
+	if (own != "")
+		add(shown("%.1f", typical(own_cpu, cell, who)), 10)
 	add(shown("%.1f", typical(cpu, cell, who)), 10)
 	add(shown("%.0f", typical(wal, cell, who)), 9)
 	finish()

@@ -52,9 +52,9 @@ compute_figures() # jobs, jobs per second
 }
 
 # Notes the figures of a run. Names hold no commas.
-record() # suite, clients, case, system, round, drained
+record() # suite, clients, case, system, round, drained, CPU us/job of the one process that matters
 {
-	printf '%s,%s,%s,%s,%s,%s,%s,%s\n' "$1" "$sync" "$2" "$3" "$4" "$5" "$figures" "$6" \
+	printf '%s,%s,%s,%s,%s,%s,%s,%s,%s\n' "$1" "$sync" "$2" "$3" "$4" "$5" "$figures" "$6" "${7:-}" \
 		>>"$results/results.csv"
 	progress "$1, synchronous_commit $sync, $2 clients, round $5: $(printf '%.0f' "${figures%%,*}")" \
 		"jobs/s, ${names[$4]:-$4}${3:+, ${names[$3]:-$3}}${6:+ (drained)}"

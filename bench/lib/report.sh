@@ -5,7 +5,7 @@
 start_results()
 {
 	mkdir -p "$results"
-	echo 'suite,synchronous_commit,clients,case,system,round,jobs_per_s,cpu_us_per_job,wal_bytes_per_job,drained' \
+	echo 'suite,synchronous_commit,clients,case,system,round,jobs_per_s,cpu_us_per_job,wal_bytes_per_job,drained,own_cpu_us_per_job' \
 		>"$results/results.csv"
 	echo 'suite,autovacuum,snapshot,system,round,second,jobs_per_s' >"$results/slices.csv"
 	echo 'what,synchronous_commit,jobs,p50_ms,p99_ms' >"$results/latency.csv"
@@ -15,6 +15,9 @@ start_results()
 	echo 'due,jobs,skipped,p50_ms,p99_ms,max_ms,p99_first_ms,p99_last_ms,cpu_percent,private_kb,growth_kb' \
 		>"$results/cron_load.csv"
 	echo 'server,seconds,cpu_percent,transaction_ids,wal_bytes' >"$results/cron_idle.csv"
+	echo 'at_once,synchronous_commit,requests,least_s,s,open_at_once,cpu_us_per_request' >"$results/http_slow.csv"
+	echo 'requests,private_kb,pss_kb' >"$results/http_memory.csv"
+	echo 'what,synchronous_commit,jobs,p50_ms,p99_ms' >"$results/http_latency.csv"
 	{
 		echo '# Results'
 		echo
