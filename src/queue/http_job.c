@@ -45,6 +45,7 @@
 #define OWN_HEADERS 6			/* that are added to those of the user */
 #define USER_AGENT "User-Agent: jobqueue/1.0"
 #define MAX_TIMEOUT_US USECS_PER_DAY
+#define MAX_KEPT_CONTEXTS 512
 
 /* What a job is read from. */
 typedef struct Reading
@@ -64,6 +65,8 @@ typedef struct Reading
 	const char *probe_payload;
 } Reading;
 
+static MemoryContext take_context(MemoryContext parent);
+static void try_to_read(void (*read) (void *arg), Reading *reading);
 static void read_request(void *arg);
 static void read_probe(void *arg);
 static bool choose_probed_endpoint(Reading *reading);
@@ -91,16 +94,27 @@ static char *bulk_key(JqHttpJob **jobs, int count);
 static const char *sign(JqHttpJob *job, JqHttpRequest *request,
 						const char *id);
 
+/* Contexts of jobs that have ended, for others: making one costs more. */
+static MemoryContext kept_contexts[MAX_KEPT_CONTEXTS];
+static int	nkept_contexts = 0;
+
+static MemoryContext
+take_context(MemoryContext parent)
+{
+	if (nkept_contexts > 0)
+		return kept_contexts[--nkept_contexts];
+	return AllocSetContextCreate(parent, "jobqueue HTTP job",
+								 ALLOCSET_DEFAULT_SIZES);
+}
+
 JqHttpJob *
 jq_http_job_read(TupleTableSlot *slot, const pg_uuid_t *worker,
-				 MemoryContext parent)
+				 MemoryContext parent, bool is_careful)
 {
-	MemoryContext context = AllocSetContextCreate(parent, "jobqueue HTTP job",
-												  ALLOCSET_SMALL_SIZES);
+	MemoryContext context = take_context(parent);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	JqHttpJob  *job = palloc0(sizeof(JqHttpJob));
 	Reading		reading = {.job = job,.slot = slot};
-	ErrorData  *fault;
 	bool		isnull;
 
 	job->context = context;
@@ -121,24 +135,34 @@ jq_http_job_read(TupleTableSlot *slot, const pg_uuid_t *worker,
 											slot_getattr(slot,
 														 JQ_JOB_IDEMPOTENCY_KEY,
 														 &isnull)));
-	fault = jq_protect(read_request, &reading);
-	if (fault != NULL)
-		job->refusal = psprintf("the request could not be prepared (%s)",
-								unpack_sql_state(fault->sqlerrcode));
+	if (is_careful)
+		try_to_read(read_request, &reading);
+	else
+		read_request(&reading);
 	MemoryContextSwitchTo(old);
 	return job;
+}
+
+/* What cannot be prepared is refused, unless it is the fault of the moment. */
+static void
+try_to_read(void (*read) (void *arg), Reading *reading)
+{
+	ErrorData  *fault = jq_protect(read, reading);
+
+	if (fault != NULL)
+		reading->job->refusal =
+			psprintf("the request could not be prepared (%s)",
+					 unpack_sql_state(fault->sqlerrcode));
 }
 
 JqHttpJob *
 jq_http_job_probe(const char *endpoint, const char *method,
 				  const char *payload, Oid role, MemoryContext parent)
 {
-	MemoryContext context = AllocSetContextCreate(parent, "jobqueue HTTP probe",
-												  ALLOCSET_SMALL_SIZES);
+	MemoryContext context = take_context(parent);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	JqHttpJob  *job = palloc0(sizeof(JqHttpJob));
 	Reading		reading = {.job = job};
-	ErrorData  *fault;
 
 	job->context = context;
 	job->target = pstrdup(endpoint);
@@ -151,10 +175,7 @@ jq_http_job_probe(const char *endpoint, const char *method,
 	reading.method = pstrdup(method);
 	reading.row.owner = role;
 	reading.probe_payload = payload;
-	fault = jq_protect(read_probe, &reading);
-	if (fault != NULL)
-		job->refusal = psprintf("the request could not be prepared (%s)",
-								unpack_sql_state(fault->sqlerrcode));
+	try_to_read(read_probe, &reading);
 	MemoryContextSwitchTo(old);
 	return job;
 }
@@ -194,11 +215,19 @@ jq_http_job_types(void)
 void
 jq_http_job_free(JqHttpJob *job)
 {
+	MemoryContext context = job->context;
+
 	for (int i = 0; i < job->nsecrets; i++)
 		jq_secret_wipe(&job->secrets[i]);
 	jq_secret_wipe(&job->signing);
 	jq_secret_wipe(&job->certificate);
-	MemoryContextDelete(job->context);
+	if (nkept_contexts == MAX_KEPT_CONTEXTS)
+	{
+		MemoryContextDelete(context);
+		return;
+	}
+	MemoryContextReset(context);
+	kept_contexts[nkept_contexts++] = context;
 }
 
 /* In a subtransaction. */

@@ -61,11 +61,13 @@ typedef struct JqHttpJob
 
 /*
  * Reads a claimed row, in a context of its own below "parent".  What is wrong
- * with the job is in its refusal.  In a transaction.
+ * with the job is in its refusal.  In a transaction.  An error that it raises
+ * is raised for good; is_careful: it is a refusal, too, at the cost of a
+ * subtransaction.
  */
 extern JqHttpJob *jq_http_job_read(TupleTableSlot *slot,
 								   const pg_uuid_t *worker,
-								   MemoryContext parent);
+								   MemoryContext parent, bool is_careful);
 
 /*
  * A request to an endpoint that is no job's, with this payload (or NULL), for

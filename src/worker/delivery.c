@@ -28,7 +28,9 @@
 #include "worker/worker.h"
 
 #define MAX_TARGETS 4096		/* that are remembered without work */
-#define MAX_AHEAD 100			/* jobs claimed ahead for a target */
+#define AHEAD_US 100000			/* the work that is claimed ahead for a target */
+#define MIN_AHEAD 1				/* and jobs */
+#define MAX_AHEAD 200
 #define RESOLVED_MS 45000		/* libcurl remembers a name for 60 s */
 #define MAX_RESOLVING 64		/* threads that may be resolving names */
 #define MAX_RESOLVING_HERE 4	/* of one target */
@@ -64,11 +66,10 @@ typedef struct Waiting
 	JqHttpJob  *job;
 } Waiting;
 
-/* A request that is under way. */
+/* A request that is under way; it lives in the context of its first job. */
 typedef struct Delivery
 {
 	dlist_node	node;			/* in deliveries */
-	MemoryContext context;
 	Target	   *target;
 	JqHttpTransfer *transfer;
 	JqHttpRequest request;
@@ -171,29 +172,43 @@ forget_idle_targets(void)
 			hash_search(targets, target->key, HASH_REMOVE, NULL);
 }
 
+/* How many requests to claim ahead, so that a free place is taken at once. */
+static int
+count_ahead(int at_once, int64 average_us)
+{
+	int64		ahead = average_us == 0 ? at_once :
+	at_once * INT64CONST(AHEAD_US) / average_us;
+
+	return (int) Min(Max(ahead, MIN_AHEAD), MAX_AHEAD);
+}
+
 /*
- * As many as may be under way at once, and some ahead, so that a place that
- * becomes free is taken at once.  Few are not worth a claim while others are
- * under way.
+ * As many as may be under way at once, and some ahead.  Few are not worth a
+ * claim while others wait to be sent.
  */
 int
 jq_delivery_wanted(const char *endpoint, int max_concurrency, int request_size)
 {
 	int			room = jq_http_client_room();
 	int			at_once = Min(max_concurrency, room);
-	int			wanted = (at_once + Min(at_once, MAX_AHEAD)) * request_size;
 	int			here = nwaiting + njobs_under_way;
-	Target	   *target;
+	int			waiting = nwaiting;
+	int64		average_us = 0;
+	int			ahead;
+	int			wanted;
 
 	if (endpoint != NULL)
 	{
-		target = find_target(endpoint, true);
+		Target	   *target = find_target(endpoint, true);
+
 		here = target->nwaiting + target->jobs_under_way;
+		waiting = target->nwaiting;
+		average_us = target->average_us;
 	}
-	wanted = Min(wanted - here,
+	ahead = count_ahead(at_once, average_us) * request_size;
+	wanted = Min(at_once * request_size + ahead - here,
 				 (2 * room + MAX_AHEAD) * request_size - nwaiting - njobs_under_way);
-	return here > 0 && wanted < Min(at_once * request_size / 4, 50) ? 0 :
-		Max(wanted, 0);
+	return waiting > ahead / 2 ? 0 : Max(wanted, 0);
 }
 
 void
@@ -454,14 +469,10 @@ typedef struct Composition
 static void
 send_request(Target *target, JqHttpJob **jobs, int count, const JqProbe *probe)
 {
-	MemoryContext context = AllocSetContextCreate(delivery_context,
-												  "jobqueue delivery",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
+	MemoryContext old = MemoryContextSwitchTo(jobs[0]->context);
 	Delivery   *delivery = palloc0(sizeof(Delivery));
 	Composition composition = {.delivery = delivery};
 
-	delivery->context = context;
 	delivery->target = target;
 	delivery->jobs = palloc(sizeof(JqHttpJob *) * count);
 	memcpy(delivery->jobs, jobs, sizeof(JqHttpJob *) * count);
@@ -477,10 +488,7 @@ send_request(Target *target, JqHttpJob **jobs, int count, const JqProbe *probe)
 		composition.reason = "there is no memory for the request";
 	MemoryContextSwitchTo(old);
 	if (composition.reason != NULL)
-	{
 		refuse(jobs, count, probe, composition.reason);
-		MemoryContextDelete(context);
-	}
 }
 
 static void
@@ -616,7 +624,7 @@ static void
 end_transfer(JqHttpTransfer *transfer)
 {
 	Delivery   *delivery = (Delivery *) jq_http_transfer_owner(transfer);
-	MemoryContext old = MemoryContextSwitchTo(delivery->context);
+	MemoryContext old = MemoryContextSwitchTo(delivery->jobs[0]->context);
 	Judgement	judgement = {.delivery = delivery};
 	JqHttpResponse response;
 
@@ -633,10 +641,12 @@ end_transfer(JqHttpTransfer *transfer)
 	note_health(delivery, &response, false);
 	delivery->target->average_us +=
 		(response.total_us - delivery->target->average_us) / 8;
+	forget_delivery(delivery);
 	if (delivery->probe != NULL)
 	{
 		answer_probe(delivery->probe, response.reason, &response,
 					 strcmp(delivery->jobs[0]->url.scheme, "https") == 0);
+		jq_http_transfer_release(transfer);
 		jq_http_job_free(delivery->jobs[0]);
 	}
 	else
@@ -644,15 +654,11 @@ end_transfer(JqHttpTransfer *transfer)
 		judgement.response = &response;
 		judgement.outcomes = palloc0(sizeof(JqOutcome) * delivery->count);
 		(void) jq_worker_protect(judge, &judgement);
+		jq_http_transfer_release(transfer);
 		for (int i = 0; i < delivery->count; i++)
-		{
-			nsuspects -= delivery->jobs[i]->is_suspect;
 			jq_endings_add(delivery->jobs[i], &judgement.outcomes[i]);
-		}
 	}
-	jq_http_transfer_release(transfer);
 	MemoryContextSwitchTo(old);
-	forget_delivery(delivery);
 }
 
 /* Outcomes live as long as their jobs. */
@@ -817,7 +823,7 @@ answer_probe(const JqProbe *probe, const char *reason,
 	jq_probe_answer(probe, &answer);
 }
 
-/* What it was made of; its jobs and its transfer have gone their way. */
+/* It is not under way any more; what becomes of its jobs is the caller's. */
 static void
 forget_delivery(Delivery *delivery)
 {
@@ -831,8 +837,9 @@ forget_delivery(Delivery *delivery)
 	{
 		target->jobs_under_way -= delivery->count;
 		njobs_under_way -= delivery->count;
+		for (int i = 0; i < delivery->count; i++)
+			nsuspects -= delivery->jobs[i]->is_suspect;
 	}
-	MemoryContextDelete(delivery->context);
 }
 
 /* ---- giving up ---- */
@@ -843,6 +850,7 @@ abort_delivery(Delivery *delivery, const JqOutcome *outcome)
 {
 	note_health(delivery, NULL, true);
 	jq_http_transfer_release(delivery->transfer);
+	forget_delivery(delivery);
 	if (delivery->probe != NULL)
 	{
 		answer_probe(delivery->probe, "the dispatcher has ended", NULL, false);
@@ -850,11 +858,7 @@ abort_delivery(Delivery *delivery, const JqOutcome *outcome)
 	}
 	else
 		for (int i = 0; i < delivery->count; i++)
-		{
-			nsuspects -= delivery->jobs[i]->is_suspect;
 			jq_endings_add(delivery->jobs[i], outcome);
-		}
-	forget_delivery(delivery);
 }
 
 void

@@ -59,6 +59,7 @@ static int64 idle_since = 0;
 static int64 drain_until = PG_INT64_MAX;
 static bool is_draining = false;
 static bool must_exit = false;	/* the extension has gone */
+static bool is_careful = false; /* the last exchange failed: a job may be why */
 static bool has_more = false;	/* the last claim may have left some behind */
 static bool is_short = false;	/* and there was room for more of them */
 static uint32 seen_generation[3];	/* of what waiting jobs were made from */
@@ -294,11 +295,13 @@ exchange(void)
 	if (jq_worker_protect(record_and_claim, &is_claiming))
 	{
 		jq_endings_written();
+		is_careful = false;
 		JQ_FAULT("after_http_claim");
 		take_new_jobs();
 		return;
 	}
 	drop_new_jobs();
+	is_careful = true;
 	failed_until = jq_clock_ms() + RETRY_MS;
 	jq_endings_record_each();
 	claim_at = 0;
@@ -390,7 +393,8 @@ claim_for(List *job_types, int wanted)
 		is_short |= wanted == MAX_CLAIM;
 		while (tuplestore_gettupleslot(rows, true, false, slot))
 		{
-			JqHttpJob  *job = jq_http_job_read(slot, &worker_id, jobs_context);
+			JqHttpJob  *job = jq_http_job_read(slot, &worker_id, jobs_context,
+											   is_careful);
 
 			old = MemoryContextSwitchTo(jobs_context);
 			new_jobs = lappend(new_jobs, job);
