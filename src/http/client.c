@@ -937,10 +937,14 @@ classify(const JqHttpTransfer *transfer, const char **reason)
 static const char *
 timeout_phase(const JqHttpTransfer *transfer)
 {
+	char	   *address = NULL;
+
 	if (!transfer->is_resolved &&
 		time_of(transfer, CURLINFO_NAMELOOKUP_TIME_T) == 0)
 		return "timed out while resolving the name of the host";
-	if (time_of(transfer, CURLINFO_CONNECT_TIME_T) == 0)
+	/* The time of the connection is not set before TLS is done (7.88). */
+	curl_easy_getinfo(transfer->easy, CURLINFO_PRIMARY_IP, &address);
+	if (address == NULL || address[0] == '\0')
 		return "timed out while connecting";
 	if (time_of(transfer, CURLINFO_PRETRANSFER_TIME_T) == 0)
 		return "timed out in the TLS handshake";
