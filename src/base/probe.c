@@ -45,6 +45,7 @@ static ProbeSlot *mine = NULL;	/* of a session that asks */
 static void request_memory(void);
 static void create_memory(void);
 static void abandon_at_exit(int code, Datum arg);
+static void abandon(ProbeSlot *slot);
 
 void
 jq_probe_init(void)
@@ -150,6 +151,17 @@ jq_probe_answer(const JqProbe *probe, const JqProbeAnswer *answer)
 	LWLockRelease(mailbox->lock);
 }
 
+void
+jq_probe_abandon(const JqProbe *probe)
+{
+	ProbeSlot  *slot = &mailbox->slots[probe->slot];
+
+	LWLockAcquire(mailbox->lock, LW_EXCLUSIVE);
+	if (slot->latch != NULL && slot->generation == probe->generation)
+		abandon(slot);
+	LWLockRelease(mailbox->lock);
+}
+
 /* Whose request this process has taken and not answered gets to know. */
 static void
 abandon_at_exit(int code, Datum arg)
@@ -157,15 +169,21 @@ abandon_at_exit(int code, Datum arg)
 	LWLockAcquire(mailbox->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < JQ_PROBE_SLOTS; i++)
 	{
-		ProbeSlot  *slot = &mailbox->slots[i];
-
-		if (slot->latch == NULL || slot->state != JQ_PROBE_TAKEN ||
-			slot->taken_by != MyProcPid)
-			continue;
-		slot->state = JQ_PROBE_ABANDONED;
-		SetLatch(slot->latch);
+		if (mailbox->slots[i].latch != NULL &&
+			mailbox->slots[i].taken_by == MyProcPid)
+			abandon(&mailbox->slots[i]);
 	}
 	LWLockRelease(mailbox->lock);
+}
+
+/* The lock must be held. */
+static void
+abandon(ProbeSlot *slot)
+{
+	if (slot->state != JQ_PROBE_TAKEN)
+		return;
+	slot->state = JQ_PROBE_ABANDONED;
+	SetLatch(slot->latch);
 }
 
 /* ---- for sessions ---- */

@@ -34,12 +34,12 @@ typedef struct JqProbe
 	char		endpoint[JQ_PROBE_NAME_SIZE];
 	char		method[JQ_PROBE_METHOD_SIZE];
 	bool		has_payload;
-	char		payload[JQ_PROBE_PAYLOAD_SIZE];	/* jsonb as text */
+	char		payload[JQ_PROBE_PAYLOAD_SIZE]; /* jsonb as text */
 } JqProbe;
 
 /*
  * What came of it.  Times are in microseconds since the start of the request,
- * 0 for a phase that it did not reach.
+ * 0 for a phase that it did not reach; all of them when it was not sent.
  */
 typedef struct JqProbeAnswer
 {
@@ -75,6 +75,9 @@ extern bool jq_probe_take(JqProbe *probe);
 
 /* Answers, unless nobody waits for it any more. */
 extern void jq_probe_answer(const JqProbe *probe, const JqProbeAnswer *answer);
+
+/* Gives it up: who waits is told that the dispatcher has gone. */
+extern void jq_probe_abandon(const JqProbe *probe);
 
 /* ---- for sessions ---- */
 

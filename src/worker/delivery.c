@@ -117,6 +117,7 @@ static const char *next_request(Delivery *delivery,
 								const JqHttpResponse *response,
 								JqHttpRequest *request);
 static void judge(void *arg);
+static void note_refusal(const JqHttpJob *job);
 static void note_health(const Delivery *delivery,
 						const JqHttpResponse *response, bool was_aborted);
 static void answer_probe(const JqProbe *probe, const char *reason,
@@ -541,6 +542,7 @@ refuse(JqHttpJob **jobs, int count, const JqProbe *probe, const char *reason)
 {
 	JqOutcome	outcome = {.kind = JQ_OUTCOME_FAILED,.is_permanent = true};
 
+	note_refusal(jobs[0]);
 	if (probe != NULL)
 	{
 		answer_probe(probe, reason, NULL, false);
@@ -553,6 +555,19 @@ refuse(JqHttpJob **jobs, int count, const JqProbe *probe, const char *reason)
 											psprintf("not sent: %s", reason));
 		jq_endings_add(jobs[i], &outcome);
 	}
+}
+
+/* Counted where it was to go, if that is known. */
+static void
+note_refusal(const JqHttpJob *job)
+{
+	JqHealthEvent event = {.failure = JQ_HEALTH_NOT_ALLOWED,
+	.reason = "not sent; last_error of the job says why"};
+
+	if (job->target[0] == '\0')
+		return;
+	jq_health_started(job->target, job->is_endpoint, GetCurrentTimestamp());
+	jq_health_ended(job->target, job->is_endpoint, &event);
 }
 
 /* ---- names ---- */
@@ -853,7 +868,7 @@ abort_delivery(Delivery *delivery, const JqOutcome *outcome)
 	forget_delivery(delivery);
 	if (delivery->probe != NULL)
 	{
-		answer_probe(delivery->probe, "the dispatcher has ended", NULL, false);
+		jq_probe_abandon(delivery->probe);
 		jq_http_job_free(delivery->jobs[0]);
 	}
 	else
