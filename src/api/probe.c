@@ -44,13 +44,21 @@ PG_FUNCTION_INFO_V1(jobqueue_test_endpoint);
 #define TAKE_TIMEOUT_MS 10000
 #define EXTRA_TIMEOUT_MS 10000
 
+#define MAX_PHASES 5
+
 /* How a phase ended, and when, in microseconds since the start. */
 typedef struct Phase
 {
 	const char *name;
-	int64		until_us;
-	char	   *detail;			/* NULL: none */
+	int64		until_us;		/* -1: not known */
+	const char *detail;			/* NULL: none */
 } Phase;
+
+typedef struct PhaseList
+{
+	int			count;
+	Phase		phases[MAX_PHASES];
+} PhaseList;
 
 static JqStatement select_writer = {
 	.text = "SELECT xmin FROM @.http_endpoints WHERE name = $1",
@@ -68,7 +76,9 @@ static void ask_and_wait(JqProbe *probe, int timeout_ms, JqProbeAnswer *answer);
 static void check_progress(JqProbeState state, TimestampTz asked_at,
 						   int timeout_ms, const char *name);
 static void put_phases(ReturnSetInfo *rsinfo, const JqProbeAnswer *answer);
-static int	list_phases(const JqProbeAnswer *answer, Phase phases[]);
+static void list_phases(PhaseList *list, const JqProbeAnswer *answer);
+static void add_phase(PhaseList *list, const char *name, int64 until_us,
+					  const char *detail);
 static char *describe_connection(const JqProbeAnswer *answer);
 static const char *version_name(int version);
 static void put_row(ReturnSetInfo *rsinfo, const char *phase, int64 duration_us,
@@ -157,14 +167,14 @@ static void
 read_payload(FunctionCallInfo fcinfo, JqProbe *probe)
 {
 	Jsonb	   *payload;
-	char	   *text;
+	char	   *json;
 	Size		size;
 
 	if (PG_ARGISNULL(2))
 		return;
 	payload = PG_GETARG_JSONB_P(2);
-	text = JsonbToCString(NULL, &payload->root, VARSIZE(payload));
-	size = strlen(text);
+	json = JsonbToCString(NULL, &payload->root, VARSIZE(payload));
+	size = strlen(json);
 	if (size >= JQ_PROBE_PAYLOAD_SIZE)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -172,7 +182,7 @@ read_payload(FunctionCallInfo fcinfo, JqProbe *probe)
 				 errdetail("It has %zu bytes; the limit is %d.", size,
 						   JQ_PROBE_PAYLOAD_SIZE - 1)));
 	probe->has_payload = true;
-	memcpy(probe->payload, text, size + 1);
+	memcpy(probe->payload, json, size + 1);
 }
 
 static void
@@ -263,16 +273,19 @@ check_progress(JqProbeState state, TimestampTz asked_at, int timeout_ms,
 static void
 put_phases(ReturnSetInfo *rsinfo, const JqProbeAnswer *answer)
 {
-	Phase		phases[6];
-	int			count = list_phases(answer, phases);
+	PhaseList	list = {0};
 	int64		since_us = 0;
 
-	/* Of a connection that was there, some phases took no time at all. */
-	for (int i = 0; i < count; i++)
+	list_phases(&list, answer);
+	for (int i = 0; i < list.count; i++)
 	{
-		int64		until_us = Max(phases[i].until_us, since_us);
+		const Phase *phase = &list.phases[i];
 
-		put_row(rsinfo, phases[i].name, until_us - since_us, phases[i].detail);
+		/* Of a connection that was there, some phases took no time at all. */
+		int64		until_us = Max(phase->until_us, since_us);
+
+		put_row(rsinfo, phase->name,
+				phase->until_us < 0 ? -1 : until_us - since_us, phase->detail);
 		since_us = until_us;
 	}
 	if (answer->answered)
@@ -284,53 +297,68 @@ put_phases(ReturnSetInfo *rsinfo, const JqProbeAnswer *answer)
  * The phases of a request that was answered; of another one those that it went
  * through, and last the one in which it failed, until the end.
  */
-static int
-list_phases(const JqProbeAnswer *answer, Phase phases[])
+static void
+list_phases(PhaseList *list, const JqProbeAnswer *answer)
 {
-	int			count = 0;
-	bool		is_sent = answer->answered || answer->total_us > 0;
+	bool		is_over = answer->answered;
+	bool		is_sent = is_over || answer->total_us > 0;
+	bool		is_resolved = is_over || (is_sent && answer->dns_us > 0);
+	bool		is_connected = is_over || answer->address[0] != '\0';
+	bool		is_ready = answer->has_tls ? answer->tls_us > 0 : is_connected;
+
+	/* libcurl 7.88 forgets the time of a connection when its TLS fails. */
+	bool		is_forgotten = is_connected && !is_over && answer->connect_us == 0;
 
 	if (!is_sent)
-		phases[count++] = (Phase) {"prepare", 0, NULL};
-	if (is_sent)
-		phases[count++] = (Phase) {"resolve", answer->dns_us,
-		answer->address[0] == '\0' ? NULL : pstrdup(answer->address)};
-	if (answer->answered || (is_sent && answer->dns_us > 0))
-		phases[count++] = (Phase) {"connect", answer->connect_us,
-		describe_connection(answer)};
-	if (answer->has_tls && (answer->answered || answer->connect_us > 0))
-		phases[count++] = (Phase) {"tls", answer->tls_us, NULL};
-	if (answer->answered ||
-		(answer->has_tls ? answer->tls_us : answer->connect_us) > 0)
-		phases[count++] = (Phase) {"wait", answer->first_byte_us,
-		answer->http_version == 0 ? NULL : pstrdup(version_name(answer->http_version))};
-	if (answer->answered || answer->first_byte_us > 0)
-		phases[count++] = (Phase) {"receive", answer->total_us,
-		psprintf(INT64_FORMAT " bytes", answer->bytes)};
-	if (!answer->answered)
+		add_phase(list, "prepare", 0, NULL);
+	else
+		add_phase(list, "resolve", answer->dns_us,
+				  answer->address[0] == '\0' ? NULL : answer->address);
+	if (is_resolved)
+		add_phase(list, "connect", is_forgotten ? -1 : answer->connect_us,
+				  describe_connection(answer));
+	if (answer->has_tls && is_connected)
+		add_phase(list, "tls", answer->tls_us, NULL);
+	if (is_over || is_ready)
+		add_phase(list, "wait", answer->first_byte_us,
+				  version_name(answer->http_version));
+	if (is_over || answer->first_byte_us > 0)
+		add_phase(list, "receive", answer->total_us,
+				  psprintf(INT64_FORMAT " bytes", answer->bytes));
+	if (!is_over)
 	{
-		phases[count - 1].until_us = answer->total_us;
-		phases[count - 1].detail = pstrdup(answer->reason);
+		list->phases[list->count - 1].until_us = answer->total_us;
+		list->phases[list->count - 1].detail = answer->reason;
 	}
-	return count;
+}
+
+static void
+add_phase(PhaseList *list, const char *name, int64 until_us, const char *detail)
+{
+	Assert(list->count < MAX_PHASES);
+	list->phases[list->count].name = name;
+	list->phases[list->count].until_us = until_us;
+	list->phases[list->count].detail = detail;
+	list->count++;
 }
 
 static char *
 describe_connection(const JqProbeAnswer *answer)
 {
 	bool		is_ipv6 = strchr(answer->address, ':') != NULL;
-	StringInfoData text;
+	StringInfoData out;
 
-	initStringInfo(&text);
+	initStringInfo(&out);
 	if (answer->address[0] != '\0')
-		appendStringInfo(&text, is_ipv6 ? "[%s]" : "%s", answer->address);
+		appendStringInfo(&out, is_ipv6 ? "[%s]" : "%s", answer->address);
 	if (answer->address[0] != '\0' && answer->port != 0)
-		appendStringInfo(&text, ":%d", answer->port);
-	appendStringInfo(&text, "%s%s connection", text.len > 0 ? ", " : "",
+		appendStringInfo(&out, ":%d", answer->port);
+	appendStringInfo(&out, "%s%s connection", out.len > 0 ? ", " : "",
 					 answer->reused ? "reused" : "new");
-	return text.data;
+	return out.data;
 }
 
+/* NULL: not known */
 static const char *
 version_name(int version)
 {
@@ -345,10 +373,11 @@ version_name(int version)
 		case 30:
 			return "HTTP/3";
 		default:
-			return "HTTP";
+			return NULL;
 	}
 }
 
+/* duration_us -1: not known */
 static void
 put_row(ReturnSetInfo *rsinfo, const char *phase, int64 duration_us,
 		const char *detail)
@@ -357,7 +386,9 @@ put_row(ReturnSetInfo *rsinfo, const char *phase, int64 duration_us,
 	bool		nulls[3] = {false};
 
 	values[0] = CStringGetTextDatum(phase);
-	values[1] = NumericGetDatum(int64_div_fast_to_numeric(duration_us, 3));
+	nulls[1] = duration_us < 0;
+	if (duration_us >= 0)
+		values[1] = NumericGetDatum(int64_div_fast_to_numeric(duration_us, 3));
 	nulls[2] = detail == NULL;
 	if (detail != NULL)
 		values[2] = CStringGetTextDatum(detail);

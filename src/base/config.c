@@ -146,7 +146,7 @@ define_preload_settings(void)
 							 NULL, NULL, NULL);
 	DefineCustomIntVariable("jobqueue.max_endpoint_stats",
 							"Sets of how many HTTP endpoints and hosts shared memory keeps statistics.",
-							"Those of all databases together; each takes 1 kB.",
+							"Those of all databases together; each takes 1.2 kB.",
 							&jq_config_max_endpoint_stats,
 							256, 0, 65536,
 							PGC_POSTMASTER, 0,

@@ -32,7 +32,7 @@ typedef struct HealthKey
 {
 	Oid			database;
 	bool		is_endpoint;
-	char		text[JQ_HEALTH_KEY_SIZE];	/* zeroes to its end */
+	char		name[JQ_HEALTH_KEY_SIZE];	/* zeroes to its end */
 } HealthKey;
 
 /* The key is also in "health", but for the database. */
@@ -67,7 +67,7 @@ static HTAB *table = NULL;
 
 static void request_memory(void);
 static void create_memory(void);
-static void make_key(HealthKey *key, const char *text, bool is_endpoint);
+static void make_key(HealthKey *key, const char *name, bool is_endpoint);
 static HealthEntry *find_or_create(const HealthKey *key);
 static bool make_room(bool is_endpoint);
 static bool evict_oldest(dlist_head *list);
@@ -131,12 +131,12 @@ create_memory(void)
 
 /* A name is cut between characters. */
 static void
-make_key(HealthKey *key, const char *text, bool is_endpoint)
+make_key(HealthKey *key, const char *name, bool is_endpoint)
 {
 	memset(key, 0, sizeof(*key));
 	key->database = MyDatabaseId;
 	key->is_endpoint = is_endpoint;
-	memcpy(key->text, text, pg_mbcliplen(text, strlen(text),
+	memcpy(key->name, name, pg_mbcliplen(name, strlen(name),
 										 JQ_HEALTH_KEY_SIZE - 1));
 }
 
@@ -184,7 +184,7 @@ find_or_create(const HealthKey *key)
 	state->nentries++;
 	memset(&entry->health, 0, sizeof(entry->health));
 	entry->health.is_endpoint = key->is_endpoint;
-	memcpy(entry->health.key, key->text, JQ_HEALTH_KEY_SIZE);
+	memcpy(entry->health.key, key->name, JQ_HEALTH_KEY_SIZE);
 	dlist_push_head(list_of(key->is_endpoint), &entry->node);
 	return entry;
 }

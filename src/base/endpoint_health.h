@@ -49,8 +49,8 @@ typedef struct JqHealthEvent
 	bool		was_aborted;	/* by us: neither a success nor a failure */
 	int			status;			/* 0: none */
 	JqHealthFailure failure;
-	const char *reason;			/* of a failure, else NULL: constant text, never
-								 * of a response or a URL */
+	const char *reason;			/* of a failure, else NULL: constant text,
+								 * never of a response or a URL */
 	int64		dns_us;
 	int64		connect_us;
 	int64		tls_us;
