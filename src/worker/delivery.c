@@ -178,7 +178,7 @@ static int
 count_ahead(int at_once, int64 average_us)
 {
 	int64		ahead = average_us == 0 ? at_once :
-	at_once * INT64CONST(AHEAD_US) / average_us;
+	(int64) at_once * AHEAD_US / average_us;
 
 	return (int) Min(Max(ahead, MIN_AHEAD), MAX_AHEAD);
 }
