@@ -54,7 +54,6 @@ static const Setting process_settings[] = {
 	{"transaction_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"idle_session_timeout", "0"},
-	{"synchronous_commit", "on"},
 	{"row_security", "on"},
 	{"TimeZone", "UTC"},
 	{"DateStyle", "ISO, MDY"},
@@ -81,6 +80,7 @@ static const Setting durable_commit = {"synchronous_commit", "on"};
 static MemoryContext outer_context = NULL;
 
 static bool process_is_pinned = false;
+static bool commit_is_left = false; /* to the server's synchronous_commit */
 
 static TimeoutId watch_timeout = MAX_TIMEOUTS;	/* not registered */
 
@@ -228,9 +228,18 @@ watch_commit(void)
 }
 
 void
+jq_db_leave_synchronous_commit(void)
+{
+	commit_is_left = true;
+}
+
+void
 jq_db_pin_settings(void)
 {
 	process_is_pinned = true;
+	if (!commit_is_left)
+		SetConfigOption(durable_commit.name, durable_commit.value,
+						PGC_SUSET, PGC_S_OVERRIDE);
 	for (int i = 0; i < (int) lengthof(process_settings); i++)
 	{
 		const Setting *setting = &process_settings[i];

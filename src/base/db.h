@@ -58,4 +58,10 @@ extern void jq_catalog_commit(void);
  */
 extern void jq_db_pin_settings(void);
 
+/*
+ * Before the first of them: synchronous_commit is left to the server and the
+ * database, for a process that records what others have done.
+ */
+extern void jq_db_leave_synchronous_commit(void);
+
 #endif							/* JQ_DB_H */

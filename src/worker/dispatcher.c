@@ -6,8 +6,8 @@
  *	  Each turn of its loop lets libcurl run, makes endings of the transfers
  *	  that have ended, sends what waits for their places, and then, in one
  *	  short transaction, records the endings and claims more jobs; the claim
- *	  is always flushed, so that a crash finds attempts charged.  No
- *	  transaction, snapshot or lock is there while it waits.
+ *	  is always flushed, so that a crash finds attempts charged; the endings
+ *	  are as durable as the server's synchronous_commit says.  No transaction, snapshot or lock is there while it waits.
  *
  *	  It runs nobody's code: what jobs say is data to it.
  *
@@ -92,6 +92,7 @@ jq_dispatcher_main(Datum arg)
 {
 	jq_worker_begin(JQ_WORKER_DISPATCHER, SignalHandlerForShutdownRequest);
 	jq_worker_connect(BOOTSTRAP_SUPERUSERID, 0);
+	jq_db_leave_synchronous_commit();
 	jq_worker_pin_settings();
 	prepare();
 
