@@ -12,7 +12,7 @@ OBJS = src/jobqueue.o \
        src/worker/worker.o src/worker/launcher.o src/worker/scheduler.o \
        src/worker/demand.o src/worker/maintenance.o src/worker/executor.o src/worker/claimed.o \
        src/worker/batch.o src/worker/dispatcher.o src/worker/delivery.o \
-       src/worker/endings.o src/worker/http_demand.o \
+       src/worker/targets.o src/worker/endings.o src/worker/http_demand.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \

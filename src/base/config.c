@@ -49,6 +49,7 @@ int			jq_config_crash_limit = 2;
 int			jq_config_max_payload = 1024;
 int			jq_config_keep_cron_runs = 3 * MINUTES_PER_DAY;
 int			jq_config_dispatcher_idle_timeout = 60000;
+int			jq_config_max_dispatchers = 1;
 int			jq_config_http_connect_timeout = 10000;
 int			jq_config_http_host_connections = 20;
 int			jq_config_http_max_connections = 100;
@@ -209,7 +210,7 @@ define_integers(void)
 				   "Sets how many HTTP requests go to one endpoint or host at once.",
 				   &jq_config_http_host_connections, 1, 10000, 0);
 	define_integer("jobqueue.http_max_connections",
-				   "Sets how many HTTP requests a database sends at once.",
+				   "Sets how many HTTP requests a dispatcher sends at once.",
 				   &jq_config_http_max_connections, 1, 10000, 0);
 	define_integer("jobqueue.http_max_response_size",
 				   "Sets how much of the body of an HTTP response is kept.",
@@ -230,6 +231,9 @@ define_integers(void)
 	define_integer("jobqueue.max_attempts",
 				   "Sets how often a job is attempted before it has failed.",
 				   &jq_config_max_attempts, 1, 1000, 0);
+	define_integer("jobqueue.max_dispatchers",
+				   "Sets how many processes send the HTTP jobs of a database.",
+				   &jq_config_max_dispatchers, 1, JQ_MAX_DISPATCHERS, 0);
 	define_integer("jobqueue.max_executors",
 				   "Sets how many SQL jobs the server runs at once at most.",
 				   &jq_config_max_executors, 0, 1024, 0);

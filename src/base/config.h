@@ -18,6 +18,9 @@ typedef enum JqClaimPath
 	JQ_CLAIM_PATH_MEMORY		/* an error where it is not possible */
 } JqClaimPath;
 
+/* Most dispatchers that a database can have. */
+#define JQ_MAX_DISPATCHERS 8
+
 /* Settings that only a preloaded library has (context postmaster). */
 extern bool jq_config_launcher;
 extern bool jq_config_allow_superuser_jobs;
@@ -45,6 +48,7 @@ extern int	jq_config_crash_limit;
 extern int	jq_config_max_payload;	/* kB */
 extern int	jq_config_keep_cron_runs;	/* min */
 extern int	jq_config_dispatcher_idle_timeout;	/* ms */
+extern int	jq_config_max_dispatchers;
 extern int	jq_config_http_connect_timeout; /* ms */
 extern int	jq_config_http_host_connections;
 extern int	jq_config_http_max_connections;

@@ -60,10 +60,17 @@ const int64 jq_health_bounds_us[JQ_HEALTH_BOUNDS] = {
 	100000000, 120000000
 };
 
+const JqHealthEvent jq_health_not_sent = {
+	.failure = JQ_HEALTH_NOT_ALLOWED,
+	.reason = "not sent; last_error of the job says why"
+};
+const JqHealthEvent jq_health_aborted = {.was_aborted = true};
+
 static shmem_request_hook_type next_request_hook = NULL;
 static shmem_startup_hook_type next_startup_hook = NULL;
 static HealthState *state = NULL;
 static HTAB *table = NULL;
+static int	my_number = 0;		/* among the dispatchers of the database */
 
 static void request_memory(void);
 static void create_memory(void);
@@ -72,6 +79,7 @@ static HealthEntry *find_or_create(const HealthKey *key);
 static bool make_room(bool is_endpoint);
 static bool evict_oldest(dlist_head *list);
 static dlist_head *list_of(bool is_endpoint);
+static void detach(int code, Datum arg);
 static void count_end(JqHealth *health, const JqHealthEvent *event);
 static void count_failure(JqHealth *health, const JqHealthEvent *event);
 static void count_time(JqHealth *health, int64 total_us);
@@ -146,25 +154,35 @@ list_of(bool is_endpoint)
 	return is_endpoint ? &state->endpoints : &state->origins;
 }
 
-void
-jq_health_started(const char *key, bool is_endpoint, TimestampTz now)
+bool
+jq_health_start(const char *key, bool is_endpoint, int limit, TimestampTz now)
 {
 	HealthKey	full_key;
 	HealthEntry *entry;
+	bool		has_place = true;
 
 	if (state == NULL)
-		return;
+		return my_number == 0;
 	make_key(&full_key, key, is_endpoint);
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	entry = find_or_create(&full_key);
-	if (entry != NULL)
+	if (entry == NULL)
+		has_place = my_number == 0;
+	else if (entry->health.in_flight >= limit)
+	{
+		entry->health.is_contended = true;
+		has_place = false;
+	}
+	else
 	{
 		entry->health.in_flight++;
+		entry->health.in_flight_of[my_number]++;
 		entry->health.requests++;
 		entry->health.last_used_at = now;
 		dlist_move_head(list_of(is_endpoint), &entry->node);
 	}
 	LWLockRelease(state->lock);
+	return has_place;
 }
 
 /* NULL: there is no room.  The lock must be held. */
@@ -217,27 +235,34 @@ evict_oldest(dlist_head *list)
 	return false;
 }
 
-void
-jq_health_ended(const char *key, bool is_endpoint, const JqHealthEvent *event)
+bool
+jq_health_end(const char *key, bool is_endpoint, const JqHealthEvent *event)
 {
 	HealthKey	full_key;
 	HealthEntry *entry;
 	TimestampTz now;
+	bool		was_contended = false;
 
 	if (state == NULL)
-		return;
+		return false;
 	make_key(&full_key, key, is_endpoint);
 	now = GetCurrentTimestamp();
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	entry = hash_search(table, &full_key, HASH_FIND, NULL);
 	if (entry != NULL)
 	{
-		if (entry->health.in_flight > 0)
+		if (entry->health.in_flight_of[my_number] > 0)
+		{
 			entry->health.in_flight--;
+			entry->health.in_flight_of[my_number]--;
+		}
+		was_contended = entry->health.is_contended;
+		entry->health.is_contended = false;
 		entry->health.last_used_at = now;
 		count_end(&entry->health, event);
 	}
 	LWLockRelease(state->lock);
+	return was_contended;
 }
 
 /* The lock must be held; last_used_at is now. */
@@ -305,10 +330,20 @@ count_time(JqHealth *health, int64 total_us)
 }
 
 void
-jq_health_reset_in_flight(Oid database)
+jq_health_attach(int dispatcher)
 {
+	Assert(dispatcher >= 0 && dispatcher < JQ_MAX_DISPATCHERS);
+	my_number = dispatcher;
 	if (state == NULL)
 		return;
+	detach(0, (Datum) 0);
+	before_shmem_exit(detach, (Datum) 0);
+}
+
+/* Nothing of this dispatcher is under way any more. */
+static void
+detach(int code, Datum arg)
+{
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	for (int kind = 0; kind < 2; kind++)
 	{
@@ -317,11 +352,13 @@ jq_health_reset_in_flight(Oid database)
 		dlist_foreach(iter, list_of(kind == 0))
 		{
 			HealthEntry *entry = dlist_container(HealthEntry, node, iter.cur);
+			JqHealth   *health = &entry->health;
 
-			if (entry->key.database != database)
+			if (entry->key.database != MyDatabaseId)
 				continue;
-			entry->health.aborted += entry->health.in_flight;
-			entry->health.in_flight = 0;
+			health->aborted += health->in_flight_of[my_number];
+			health->in_flight -= health->in_flight_of[my_number];
+			health->in_flight_of[my_number] = 0;
 		}
 	}
 	LWLockRelease(state->lock);

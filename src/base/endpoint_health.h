@@ -18,6 +18,7 @@
 
 #include "postgres.h"
 
+#include "base/config.h"
 #include "datatype/timestamp.h"
 
 /* Longest key, the terminator included; longer ones are clipped. */
@@ -60,12 +61,18 @@ typedef struct JqHealthEvent
 	bool		was_reused;		/* the connection was there before */
 } JqHealthEvent;
 
+/* A request that was not sent, because of what it is; and one given up. */
+extern const JqHealthEvent jq_health_not_sent;
+extern const JqHealthEvent jq_health_aborted;
+
 /* What is known of one endpoint or origin. */
 typedef struct JqHealth
 {
 	bool		is_endpoint;
 	char		key[JQ_HEALTH_KEY_SIZE];
 	int			in_flight;
+	int			in_flight_of[JQ_MAX_DISPATCHERS];
+	bool		is_contended;	/* a dispatcher found no place */
 	int			last_status;	/* 0: the last request had no answer */
 	char		last_error[JQ_HEALTH_ERROR_SIZE];	/* "": none yet */
 	int64		requests;		/* started */
@@ -94,16 +101,23 @@ extern const int64 jq_health_bounds_us[JQ_HEALTH_BOUNDS];
 extern void jq_health_init(void);
 
 /*
- * A request of this database to an endpoint (its name) or an origin
- * ("https://host:port") starts, and ends.  For the dispatcher only.
+ * Dispatchers count here what is under way, so that those of a database
+ * respect a limit together.  Each first says which one it is, from 0; what was
+ * under way in one of that number before, and when this one ends, is no more.
  */
-extern void jq_health_started(const char *key, bool is_endpoint,
-							  TimestampTz now);
-extern void jq_health_ended(const char *key, bool is_endpoint,
-							const JqHealthEvent *event);
+extern void jq_health_attach(int dispatcher);
 
-/* A dispatcher begins: the one before may have died with requests open. */
-extern void jq_health_reset_in_flight(Oid database);
+/*
+ * A request of this database to an endpoint (its name) or an origin
+ * ("https://host:port") starts, unless "limit" of them are under way: then
+ * false.  Without an entry only the first dispatcher may, which knows its own.
+ */
+extern bool jq_health_start(const char *key, bool is_endpoint, int limit,
+							TimestampTz now);
+
+/* And ends.  Returns whether somebody was refused a place meanwhile. */
+extern bool jq_health_end(const char *key, bool is_endpoint,
+						  const JqHealthEvent *event);
 
 /* The entries of this database, palloc'd; returns how many. */
 extern int	jq_health_list(JqHealth **entries);

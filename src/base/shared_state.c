@@ -177,6 +177,13 @@ is_executor(const JqWorkerSlot *slot, Oid database, Oid role)
 		(!OidIsValid(role) || slot->info.role == role);
 }
 
+static bool
+is_dispatcher(const JqWorkerSlot *slot, Oid database)
+{
+	return slot->in_use && slot->info.kind == JQ_WORKER_DISPATCHER &&
+		slot->info.database == database;
+}
+
 /* The lock must be held. */
 static JqWorkerSlot *
 find_scheduler(Oid database)
@@ -215,52 +222,66 @@ jq_slots_find_executor(const pg_uuid_t *worker)
 }
 
 /* The lock must be held. */
-static JqWorkerSlot *
-find_dispatcher(Oid database)
+static int
+count_dispatchers(Oid database)
 {
-	for (int i = 0; i < jq_slots_state->nslots; i++)
-	{
-		JqWorkerSlot *slot = &jq_slots_state->slots[i];
+	int			count = 0;
 
-		if (slot->in_use && slot->info.kind == JQ_WORKER_DISPATCHER &&
-			slot->info.database == database)
-			return slot;
-	}
-	return NULL;
+	for (int i = 0; i < jq_slots_state->nslots; i++)
+		count += is_dispatcher(&jq_slots_state->slots[i], database);
+	return count;
+}
+
+/* The lowest number that no dispatcher there has.  The lock must be held. */
+static int
+free_dispatcher_number(Oid database)
+{
+	int			number = 0;
+
+	for (int i = 0; i < jq_slots_state->nslots; i++)
+		if (is_dispatcher(&jq_slots_state->slots[i], database) &&
+			jq_slots_state->slots[i].number == number)
+		{
+			number++;
+			i = -1;				/* look again for the next one */
+		}
+	return number;
 }
 
 /* Whether one more worker of this kind is allowed.  The lock must be held. */
 static bool
-has_room(JqWorkerKind kind, Oid database, int max_executors)
+has_room(JqWorkerKind kind, Oid database, int max_workers)
 {
 	int			executors = 0;
 
 	if (kind == JQ_WORKER_SCHEDULER)
 		return find_scheduler(database) == NULL;
 	if (kind == JQ_WORKER_DISPATCHER)
-		return find_dispatcher(database) == NULL;
+		return count_dispatchers(database) < max_workers;
 	if (kind != JQ_WORKER_EXECUTOR)
 		return true;
 	for (int i = 0; i < jq_slots_state->nslots; i++)
 		if (is_executor(&jq_slots_state->slots[i], InvalidOid, InvalidOid) &&
 			!jq_slots_state->slots[i].info.is_stuck)
 			executors++;
-	return executors < max_executors;
+	return executors < max_workers;
 }
 
 bool
 jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
-				  int max_executors, JqWorkerRef *ref)
+				  int max_workers, JqWorkerRef *ref)
 {
 	JqWorkerSlot *slot = NULL;
 
 	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
-	if (has_room(kind, database, max_executors))
+	if (has_room(kind, database, max_workers))
 		for (int i = 0; i < jq_slots_state->nslots && slot == NULL; i++)
 			if (!jq_slots_state->slots[i].in_use)
 				slot = &jq_slots_state->slots[i];
 	if (slot != NULL)
 	{
+		slot->number = kind == JQ_WORKER_DISPATCHER ?
+			free_dispatcher_number(database) : 0;
 		slot->in_use = true;
 		slot->generation++;
 		slot->latch = NULL;
@@ -536,17 +557,32 @@ jq_shared_wake_scheduler(Oid database)
 	LWLockRelease(jq_slots_state->lock);
 }
 
-bool
-jq_shared_wake_dispatcher(Oid database)
+int
+jq_shared_wake_dispatchers(Oid database)
 {
-	JqWorkerSlot *slot;
+	int			count = 0;
 
+	if (jq_slots_state == NULL)
+		return 0;
 	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
-	slot = find_dispatcher(database);
-	if (slot != NULL && slot->latch != NULL)
-		SetLatch(slot->latch);
+	for (int i = 0; i < jq_slots_state->nslots; i++)
+	{
+		JqWorkerSlot *slot = &jq_slots_state->slots[i];
+
+		if (!is_dispatcher(slot, database))
+			continue;
+		count++;
+		if (slot->latch != NULL)
+			SetLatch(slot->latch);
+	}
 	LWLockRelease(jq_slots_state->lock);
-	return slot != NULL;
+	return count;
+}
+
+int
+jq_shared_dispatcher_number(void)
+{
+	return jq_slots_mine->number;
 }
 
 int

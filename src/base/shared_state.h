@@ -109,10 +109,11 @@ extern const char *jq_shared_state_name(JqWorkerState state);
 
 /*
  * Reserves a slot for a worker to be started.  False: there is no slot, or
- * the database has a scheduler, or the server has max_executors executors.
+ * the database has a scheduler, or the server has as many executors, or the
+ * database as many dispatchers, as "max_workers".
  */
 extern bool jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
-							  int max_executors, JqWorkerRef *ref);
+							  int max_workers, JqWorkerRef *ref);
 
 /* Gives back the slot of a worker that could not be started. */
 extern void jq_shared_unreserve(const JqWorkerRef *ref);
@@ -210,10 +211,13 @@ extern void jq_shared_mark_database(Oid database);
 extern int	jq_shared_wake_executors(Oid database, Oid role, int count);
 
 /*
- * Wakes the dispatcher of a database; false: there is none, nor one that is
- * about to begin.
+ * Wakes the dispatchers of a database.  Returns how many there are, with those
+ * that are about to begin.
  */
-extern bool jq_shared_wake_dispatcher(Oid database);
+extern int	jq_shared_wake_dispatchers(Oid database);
+
+/* Which of the dispatchers of its database this one is, from 0. */
+extern int	jq_shared_dispatcher_number(void);
 
 /* Asks the workers of this kind in the database to end. */
 extern void jq_shared_retire(JqWorkerKind kind, Oid database);

@@ -16,6 +16,7 @@
 #include "executor/tuptable.h"
 #include "http/client.h"
 #include "http/url.h"
+#include "lib/ilist.h"
 #include "nodes/pg_list.h"
 #include "queue/endpoints.h"
 #include "queue/resolve.h"
@@ -23,6 +24,7 @@
 
 typedef struct JqHttpJob
 {
+	dlist_node	node;			/* for whoever has it */
 	MemoryContext context;		/* holds all of it */
 	JqHeld		held;
 	char	   *job_type;

@@ -1,76 +1,40 @@
 /*-------------------------------------------------------------------------
  *
  * delivery.c
- *	  HTTP jobs on their way: from the claim to the answer.
+ *	  HTTP requests on their way: from the waiting job to the answer.
  *
- * Each target has a queue of its own and a number of requests at once.  Those
- * with something to send are served in turn, so that a slow one, whose places
- * are all taken, keeps none of the others.
- *
- * libcurl resolves each name in a thread, which goes on after its transfer
- * has timed out: so only a few transfers at once go to a name that has not
- * been resolved lately, and threads that may still be there count, too.
+ * A delivery is a request with its jobs: one, or several that share it, or
+ * none but a probe that somebody waits for.  Whatever becomes of it, each of
+ * its jobs becomes an ending.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "worker/delivery.h"
 
 #include "base/clock.h"
 #include "base/endpoint_health.h"
+#include "base/shared_state.h"
 #include "http/client.h"
 #include "lib/ilist.h"
-#include "utils/hsearch.h"
-#include "utils/memutils.h"
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 #include "worker/endings.h"
+#include "worker/targets.h"
 #include "worker/worker.h"
 
-#define MAX_TARGETS 4096		/* that are remembered without work */
-#define AHEAD_US 100000			/* the work that is claimed ahead for a target */
-#define MIN_AHEAD 1				/* and jobs */
-#define MAX_AHEAD 200
-#define RESOLVED_MS 45000		/* libcurl remembers a name for 60 s */
-#define MAX_RESOLVING 64		/* threads that may be resolving names */
-#define MAX_RESOLVING_HERE 4	/* of one target */
-#define THREAD_MS 60000			/* how long a name may take after a timeout */
 #define WAIT_DISABLED_MS 60000	/* for a disabled endpoint to be enabled */
-#define WAIT_BUSY_MS 1000		/* for a busy host, at least */
-#define MAX_WAIT_BUSY_MS 60000
+#define WAIT_MEMORY_MS 1000
 #define LEASE_MARGIN_MS 5000
-#define MAX_SHARED 1000			/* jobs of a request: the largest batch_size */
-
-#define KEY_SIZE 288
-
-/* Where requests go. */
-typedef struct Target
-{
-	char		key[KEY_SIZE];	/* its kind and name */
-	dlist_node	node;			/* in busy, while jobs wait */
-	dlist_head	waiting;		/* of Waiting */
-	int			nwaiting;
-	int			under_way;		/* requests */
-	int			jobs_under_way;
-	int			resolving;		/* requests that may be resolving its name */
-	int			max_concurrency;
-	int64		resolved_at;	/* by jq_clock_ms(); 0: not yet */
-	int64		average_us;		/* of its last requests */
-	TimestampTz put_off_until;	/* jobs that found no room came back then */
-} Target;
-
-/* A job that waits at its target. */
-typedef struct Waiting
-{
-	dlist_node	node;
-	JqHttpJob  *job;
-} Waiting;
 
 /* A request that is under way; it lives in the context of its first job. */
 typedef struct Delivery
 {
 	dlist_node	node;			/* in deliveries */
-	Target	   *target;
+	JqTarget   *target;
 	JqHttpTransfer *transfer;
 	JqHttpRequest request;
 	JqHttpJob **jobs;
@@ -78,254 +42,72 @@ typedef struct Delivery
 	JqProbe    *probe;			/* NULL: of jobs */
 	int64		started_at;		/* by jq_clock_ms() */
 	int			redirects;
-	bool		is_resolving;	/* counted in resolving */
+	bool		is_resolving;	/* a thread may be finding its address */
 } Delivery;
 
-static MemoryContext delivery_context = NULL;
-static HTAB *targets = NULL;
-static dlist_head busy = DLIST_STATIC_INIT(busy);
 static dlist_head deliveries = DLIST_STATIC_INIT(deliveries);
-static int	nwaiting = 0;
-static int	njobs_under_way = 0;
-static int	nunder_way = 0;		/* requests */
-static int	nsuspects = 0;
-static int	nresolving = 0;
-static int64 threads[MAX_RESOLVING];	/* until when one may be there */
 
-static Target *find_target(const char *name, bool is_endpoint);
-static void forget_idle_targets(void);
-static void wait_at(Target *target, JqHttpJob *job);
-static void put_off(Target *target, JqHttpJob *job);
-static JqHttpJob *remove_waiting(Target *target, dlist_node *node);
-static JqHttpJob *remove_first(Target *target);
-static bool may_send(Target *target, const JqHttpJob *job);
-static bool is_known(const Target *target, const JqHttpJob *job);
-static int	count_threads(void);
-static int	gather(Target *target, JqHttpJob **jobs, bool to_end);
-static bool send_next(Target *target, bool to_end);
-static void send_request(Target *target, JqHttpJob **jobs, int count,
-				 const JqProbe *probe);
-static bool start(Delivery *delivery);
+static bool send_next(JqTarget *target, bool to_end);
+static void send_request(JqTarget *target, JqHttpJob **jobs, int count,
+						 const JqProbe *probe);
 static void compose(void *arg);
+static bool start(Delivery *delivery);
+static void give_back(JqHttpJob **jobs, int count, const JqProbe *probe);
 static void refuse(JqHttpJob **jobs, int count, const JqProbe *probe,
 				   const char *reason);
 static void note_resolved(void);
-static void end_resolving(Delivery *delivery, bool has_thread);
+static void end_resolving(Delivery *delivery, bool is_resolved,
+						  bool has_thread);
 static void end_transfer(JqHttpTransfer *transfer);
+static void judge(void *arg);
 static bool follow(Delivery *delivery, const JqHttpResponse *response);
 static const char *next_request(Delivery *delivery,
 								const JqHttpResponse *response,
 								JqHttpRequest *request);
-static void judge(void *arg);
-static void note_refusal(const JqHttpJob *job);
+static void note_end(const JqHttpJob *job, const JqHealthEvent *event);
 static void note_health(const Delivery *delivery,
 						const JqHttpResponse *response, bool was_aborted);
 static void answer_probe(const JqProbe *probe, const char *reason,
 						 const JqHttpResponse *response, bool has_tls);
-static void forget_delivery(Delivery *delivery);
+static void forget_delivery(Delivery *delivery, int64 total_us);
 static void abort_delivery(Delivery *delivery, const JqOutcome *outcome);
+static bool cancel_waiting(int64 job_id, int32 claim_no);
 
-void
-jq_delivery_init(MemoryContext parent)
-{
-	HASHCTL		info;
-
-	delivery_context = AllocSetContextCreate(parent, "jobqueue deliveries",
-											 ALLOCSET_DEFAULT_SIZES);
-	info.keysize = KEY_SIZE;
-	info.entrysize = sizeof(Target);
-	info.hcxt = delivery_context;
-	targets = hash_create("jobqueue HTTP targets", 64, &info,
-						  HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-}
-
-/* ---- waiting for room ---- */
-
-static Target *
-find_target(const char *name, bool is_endpoint)
-{
-	char		key[KEY_SIZE];
-	Target	   *target;
-	bool		found;
-
-	if (hash_get_num_entries(targets) >= MAX_TARGETS)
-		forget_idle_targets();
-	memset(key, 0, sizeof(key));
-	snprintf(key, sizeof(key), "%c%s", is_endpoint ? 'e' : 'u', name);
-	target = hash_search(targets, key, HASH_ENTER, &found);
-	if (!found)
-	{
-		memset((char *) target + KEY_SIZE, 0, sizeof(Target) - KEY_SIZE);
-		dlist_init(&target->waiting);
-	}
-	return target;
-}
-
-static void
-forget_idle_targets(void)
-{
-	HASH_SEQ_STATUS status;
-	Target	   *target;
-
-	hash_seq_init(&status, targets);
-	while ((target = hash_seq_search(&status)) != NULL)
-		if (target->nwaiting == 0 && target->under_way == 0)
-			hash_search(targets, target->key, HASH_REMOVE, NULL);
-}
-
-/* How many requests to claim ahead, so that a free place is taken at once. */
-static int
-count_ahead(int at_once, int64 average_us)
-{
-	int64		ahead = average_us == 0 ? at_once :
-	(int64) at_once * AHEAD_US / average_us;
-
-	return (int) Min(Max(ahead, MIN_AHEAD), MAX_AHEAD);
-}
-
-/*
- * As many as may be under way at once, and some ahead.  Few are not worth a
- * claim while others wait to be sent.
- */
-int
-jq_delivery_wanted(const char *endpoint, int max_concurrency, int request_size)
-{
-	int			room = jq_http_client_room();
-	int			at_once = Min(max_concurrency, room);
-	int			here = nwaiting + njobs_under_way;
-	int			waiting = nwaiting;
-	int64		average_us = 0;
-	int			ahead;
-	int			wanted;
-
-	if (endpoint != NULL)
-	{
-		Target	   *target = find_target(endpoint, true);
-
-		here = target->nwaiting + target->jobs_under_way;
-		waiting = target->nwaiting;
-		average_us = target->average_us;
-	}
-	ahead = count_ahead(at_once, average_us) * request_size;
-	wanted = Min(at_once * request_size + ahead - here,
-				 (2 * room + MAX_AHEAD) * request_size - nwaiting - njobs_under_way);
-	return waiting > ahead / 2 ? 0 : Max(wanted, 0);
-}
+/* ---- sending ---- */
 
 void
 jq_delivery_add(JqHttpJob *job)
 {
-	Target	   *target;
+	TimestampTz retry_at;
 
 	if (job->refusal != NULL)
 	{
-		JqHttpJob  *jobs[1] = {job};
-
-		refuse(jobs, 1, NULL, job->refusal);
-		return;
+		if (job->target[0] != '\0' &&
+			jq_health_start(job->target, job->is_endpoint, INT_MAX,
+							GetCurrentTimestamp()))
+			note_end(job, &jq_health_not_sent);
+		refuse(&job, 1, NULL, job->refusal);
 	}
-	if (job->must_wait)
-	{
+	else if (job->must_wait)
 		jq_endings_release(job, GetCurrentTimestamp() +
 						   WAIT_DISABLED_MS * INT64CONST(1000));
-		return;
-	}
-	target = find_target(job->target, job->is_endpoint);
-	target->max_concurrency = job->max_concurrency;
-	if (target->nwaiting >= (job->max_concurrency + MAX_AHEAD) * job->request_size)
-		put_off(target, job);
-	else
-		wait_at(target, job);
+	else if (!jq_target_add(job, &retry_at))
+		jq_endings_release(job, retry_at);
 }
 
 void
 jq_delivery_add_probe(JqHttpJob *job, const JqProbe *probe)
 {
-	JqHttpJob  *jobs[1] = {job};
-
 	if (job->refusal != NULL)
-		refuse(jobs, 1, probe, job->refusal);
-	else
-		send_request(find_target(job->target, true), jobs, 1, probe);
+	{
+		refuse(&job, 1, probe, job->refusal);
+		return;
+	}
+	(void) jq_health_start(job->target, true, INT_MAX, GetCurrentTimestamp());
+	send_request(jq_target_find(job->target, true), &job, 1, probe);
 }
 
-static void
-wait_at(Target *target, JqHttpJob *job)
-{
-	Waiting    *waiting = MemoryContextAllocZero(job->context, sizeof(Waiting));
-
-	waiting->job = job;
-	dlist_push_tail(&target->waiting, &waiting->node);
-	if (target->nwaiting++ == 0)
-		dlist_push_tail(&busy, &target->node);
-	nwaiting++;
-	nsuspects += job->is_suspect;
-}
-
-/*
- * There is no room at its host, and others behind it in the queue may go
- * elsewhere: it comes back when its turn should be, as far as one can tell.
- */
-static void
-put_off(Target *target, JqHttpJob *job)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz first = now + WAIT_BUSY_MS * INT64CONST(1000);
-	TimestampTz last = now + MAX_WAIT_BUSY_MS * INT64CONST(1000);
-
-	target->put_off_until = Max(target->put_off_until, first) +
-		target->average_us / Max(target->max_concurrency, 1);
-	target->put_off_until = Min(target->put_off_until, last);
-	jq_endings_release(job, target->put_off_until);
-}
-
-static JqHttpJob *
-remove_waiting(Target *target, dlist_node *node)
-{
-	JqHttpJob  *job = dlist_container(Waiting, node, node)->job;
-
-	dlist_delete(node);
-	nwaiting--;
-	nsuspects -= job->is_suspect;
-	if (--target->nwaiting == 0)
-		dlist_delete(&target->node);
-	return job;
-}
-
-static JqHttpJob *
-remove_first(Target *target)
-{
-	return remove_waiting(target, dlist_head_node(&target->waiting));
-}
-
-void
-jq_delivery_release_waiting(void)
-{
-	while (!dlist_is_empty(&busy))
-		jq_endings_release(remove_first(dlist_head_element(Target, node, &busy)),
-						   0);
-}
-
-int
-jq_delivery_waiting(void)
-{
-	return nwaiting;
-}
-
-int
-jq_delivery_under_way(void)
-{
-	return nunder_way;
-}
-
-bool
-jq_delivery_has_suspect(void)
-{
-	return nsuspects > 0;
-}
-
-/* ---- sending ---- */
-
+/* One request for each target, again and again. */
 bool
 jq_delivery_send(bool to_end)
 {
@@ -338,8 +120,8 @@ jq_delivery_send(bool to_end)
 		dlist_mutable_iter iter;
 
 		goes_on = false;
-		dlist_foreach_modify(iter, &busy)
-			if (send_next(dlist_container(Target, node, iter.cur), to_end))
+		dlist_foreach_modify(iter, &jq_targets_busy)
+			if (send_next(dlist_container(JqTarget, node, iter.cur), to_end))
 			goes_on = true;
 		has_sent |= goes_on;
 	}
@@ -348,116 +130,20 @@ jq_delivery_send(bool to_end)
 
 /* Sends the next request to a target; false: it has none, or no room. */
 static bool
-send_next(Target *target, bool to_end)
+send_next(JqTarget *target, bool to_end)
 {
-	JqHttpJob  *jobs[MAX_SHARED];
-	Waiting    *first = dlist_head_element(Waiting, node, &target->waiting);
-	int			count = 1;
+	JqHttpJob  *jobs[JQ_MAX_SHARED];
+	int			count = jq_target_next(target, jobs, to_end);
 
-	if (!may_send(target, first->job))
+	/* Other dispatchers may have taken all places. */
+	if (count == 0 ||
+		!jq_health_start(jobs[0]->target, jobs[0]->is_endpoint,
+						 target->max_concurrency, GetCurrentTimestamp()))
 		return false;
-	if (first->job->request_size > 1)
-		count = gather(target, jobs, to_end);
-	else
-		jobs[0] = remove_first(target);
-	if (count == 0)
-		return false;
+	for (int i = 0; i < count; i++)
+		jq_target_remove(target, jobs[i]);
 	send_request(target, jobs, count, NULL);
 	return true;
-}
-
-static bool
-may_send(Target *target, const JqHttpJob *job)
-{
-	if (target->under_way >= target->max_concurrency ||
-		nunder_way >= jq_http_client_room())
-		return false;
-	return is_known(target, job) ||
-		(target->resolving < MAX_RESOLVING_HERE &&
-		 nresolving + count_threads() < MAX_RESOLVING);
-}
-
-/* Whether no thread is needed to find the address. */
-static bool
-is_known(const Target *target, const JqHttpJob *job)
-{
-	return job->url.is_literal_address ||
-		(target->resolved_at != 0 &&
-		 jq_clock_ms() - target->resolved_at < RESOLVED_MS);
-}
-
-/* Of transfers that have given up. */
-static int
-count_threads(void)
-{
-	int64		now = jq_clock_ms();
-	int			count = 0;
-
-	for (int i = 0; i < MAX_RESOLVING; i++)
-		count += threads[i] > now;
-	return count;
-}
-
-/*
- * The jobs of the next shared request: of one job type, as many as it may
- * have, or fewer once the first of them has waited long enough.  Several job
- * types may be waiting here: the first of them that is complete goes first.
- */
-static int
-gather(Target *target, JqHttpJob **jobs, bool to_end)
-{
-	int64		now = jq_clock_ms();
-	dlist_node *nodes[MAX_SHARED];
-	dlist_iter	outer;
-
-	dlist_foreach(outer, &target->waiting)
-	{
-		JqHttpJob  *first = dlist_container(Waiting, node, outer.cur)->job;
-		bool		is_over = to_end ||
-			now - first->claimed_at >= first->max_linger_us / 1000;
-		dlist_iter	iter;
-		int			count = 0;
-
-		dlist_foreach(iter, &target->waiting)
-		{
-			JqHttpJob  *job = dlist_container(Waiting, node, iter.cur)->job;
-
-			if (strcmp(job->job_type, first->job_type) != 0 ||
-				count == MAX_SHARED || count == first->request_size)
-				continue;
-			nodes[count] = iter.cur;
-			jobs[count++] = job;
-		}
-		if (count < first->request_size && !is_over)
-			continue;
-		for (int i = 0; i < count; i++)
-			(void) remove_waiting(target, nodes[i]);
-		return count;
-	}
-	return 0;
-}
-
-long
-jq_delivery_linger_ms(void)
-{
-	int64		now = jq_clock_ms();
-	long		least = -1;
-	dlist_iter	outer;
-
-	dlist_foreach(outer, &busy)
-	{
-		Target	   *target = dlist_container(Target, node, outer.cur);
-		JqHttpJob  *first = dlist_head_element(Waiting, node,
-											   &target->waiting)->job;
-		long		left;
-
-		if (first->request_size == 1)
-			continue;
-		left = (long) Max(first->claimed_at + first->max_linger_us / 1000 - now, 0);
-		if (least < 0 || left < least)
-			least = left;
-	}
-	return least;
 }
 
 /* What a composition needs, and what it brings. */
@@ -468,7 +154,8 @@ typedef struct Composition
 } Composition;
 
 static void
-send_request(Target *target, JqHttpJob **jobs, int count, const JqProbe *probe)
+send_request(JqTarget *target, JqHttpJob **jobs, int count,
+			 const JqProbe *probe)
 {
 	MemoryContext old = MemoryContextSwitchTo(jobs[0]->context);
 	Delivery   *delivery = palloc0(sizeof(Delivery));
@@ -485,11 +172,23 @@ send_request(Target *target, JqHttpJob **jobs, int count, const JqProbe *probe)
 	}
 	if (!jq_worker_protect(compose, &composition))
 		composition.reason = "the request could not be prepared";
-	if (composition.reason == NULL && !start(delivery))
-		composition.reason = "there is no memory for the request";
 	MemoryContextSwitchTo(old);
 	if (composition.reason != NULL)
+	{
+		note_end(jobs[0], &jq_health_not_sent);
 		refuse(jobs, count, probe, composition.reason);
+	}
+	else if (start(delivery))
+	{
+		delivery->started_at = jq_clock_ms();
+		dlist_push_tail(&deliveries, &delivery->node);
+		jq_target_begin(target, jobs, count, probe != NULL);
+	}
+	else
+	{
+		note_end(jobs[0], &jq_health_aborted);
+		give_back(jobs, count, probe);
+	}
 }
 
 static void
@@ -502,38 +201,33 @@ compose(void *arg)
 											  &delivery->request);
 }
 
-/* Starts the request of a delivery, the first one or one after a redirect. */
+/* Starts its request, the first one or one after a redirect. */
 static bool
 start(Delivery *delivery)
 {
-	Target	   *target = delivery->target;
-
 	delivery->transfer = jq_http_client_start(&delivery->request, delivery);
 	if (delivery->transfer == NULL)
 		return false;
-	if (delivery->started_at == 0)
-	{
-		delivery->started_at = jq_clock_ms();
-		dlist_push_tail(&deliveries, &delivery->node);
-		target->under_way++;
-		nunder_way++;
-		if (delivery->probe == NULL)
-		{
-			target->jobs_under_way += delivery->count;
-			njobs_under_way += delivery->count;
-			for (int i = 0; i < delivery->count; i++)
-				nsuspects += delivery->jobs[i]->is_suspect;
-		}
-		jq_health_started(delivery->jobs[0]->target,
-						  delivery->jobs[0]->is_endpoint, GetCurrentTimestamp());
-	}
-	if (!is_known(target, delivery->jobs[0]))
-	{
-		delivery->is_resolving = true;
-		target->resolving++;
-		nresolving++;
-	}
+	delivery->is_resolving = jq_target_begin_resolving(delivery->target,
+													   delivery->jobs[0]);
 	return true;
+}
+
+/* There was no memory for it. */
+static void
+give_back(JqHttpJob **jobs, int count, const JqProbe *probe)
+{
+	TimestampTz retry_at = GetCurrentTimestamp() +
+	WAIT_MEMORY_MS * INT64CONST(1000);
+
+	if (probe != NULL)
+	{
+		answer_probe(probe, "there is no memory for the request", NULL, false);
+		jq_http_job_free(jobs[0]);
+		return;
+	}
+	for (int i = 0; i < count; i++)
+		jq_endings_release(jobs[i], retry_at);
 }
 
 /* A request that is not sent, and never will be. */
@@ -542,7 +236,6 @@ refuse(JqHttpJob **jobs, int count, const JqProbe *probe, const char *reason)
 {
 	JqOutcome	outcome = {.kind = JQ_OUTCOME_FAILED,.is_permanent = true};
 
-	note_refusal(jobs[0]);
 	if (probe != NULL)
 	{
 		answer_probe(probe, reason, NULL, false);
@@ -553,21 +246,9 @@ refuse(JqHttpJob **jobs, int count, const JqProbe *probe, const char *reason)
 	{
 		outcome.error = MemoryContextStrdup(jobs[i]->context,
 											psprintf("not sent: %s", reason));
+		jq_http_outcome_log(jobs[i], &outcome);
 		jq_endings_add(jobs[i], &outcome);
 	}
-}
-
-/* Counted where it was to go, if that is known. */
-static void
-note_refusal(const JqHttpJob *job)
-{
-	JqHealthEvent event = {.failure = JQ_HEALTH_NOT_ALLOWED,
-	.reason = "not sent; last_error of the job says why"};
-
-	if (job->target[0] == '\0')
-		return;
-	jq_health_started(job->target, job->is_endpoint, GetCurrentTimestamp());
-	jq_health_ended(job->target, job->is_endpoint, &event);
 }
 
 /* ---- names ---- */
@@ -578,7 +259,7 @@ note_resolved(void)
 {
 	dlist_iter	iter;
 
-	if (nresolving == 0)
+	if (!jq_targets_are_resolving())
 		return;
 	dlist_foreach(iter, &deliveries)
 	{
@@ -586,29 +267,17 @@ note_resolved(void)
 
 		if (delivery->is_resolving &&
 			jq_http_transfer_is_resolved(delivery->transfer))
-		{
-			delivery->target->resolved_at = jq_clock_ms();
-			end_resolving(delivery, false);
-		}
+			end_resolving(delivery, true, false);
 	}
 }
 
 static void
-end_resolving(Delivery *delivery, bool has_thread)
+end_resolving(Delivery *delivery, bool is_resolved, bool has_thread)
 {
-	int64		now = jq_clock_ms();
-
 	if (!delivery->is_resolving)
 		return;
 	delivery->is_resolving = false;
-	delivery->target->resolving--;
-	nresolving--;
-	for (int i = 0; has_thread && i < MAX_RESOLVING; i++)
-		if (threads[i] <= now)
-		{
-			threads[i] = now + THREAD_MS;
-			break;
-		}
+	jq_target_end_resolving(delivery->target, is_resolved, has_thread);
 }
 
 /* ---- answers ---- */
@@ -644,9 +313,8 @@ end_transfer(JqHttpTransfer *transfer)
 	JqHttpResponse response;
 
 	jq_http_transfer_read(transfer, &response);
-	if (response.dns_us > 0 && response.end != JQ_HTTP_NO_ADDRESS)
-		delivery->target->resolved_at = jq_clock_ms();
-	end_resolving(delivery, response.end == JQ_HTTP_TIMED_OUT);
+	end_resolving(delivery, response.end == JQ_HTTP_ANSWERED,
+				  response.end == JQ_HTTP_TIMED_OUT);
 	if (response.redirect_url != NULL && follow(delivery, &response))
 	{
 		MemoryContextSwitchTo(old);
@@ -654,9 +322,7 @@ end_transfer(JqHttpTransfer *transfer)
 	}
 
 	note_health(delivery, &response, false);
-	delivery->target->average_us +=
-		(response.total_us - delivery->target->average_us) / 8;
-	forget_delivery(delivery);
+	forget_delivery(delivery, response.total_us);
 	if (delivery->probe != NULL)
 	{
 		answer_probe(delivery->probe, response.reason, &response,
@@ -690,14 +356,12 @@ judge(void *arg)
 		outcomes[i].kind = JQ_OUTCOME_FAILED;
 		outcomes[i].error = "the response could not be read";
 	}
-	if (delivery->count == 1)
-		MemoryContextSwitchTo(jobs[0]->context);
 	jq_http_job_outcomes(jobs, delivery->count, judgement->response,
 						 delivery->redirects, outcomes);
 	for (int i = 0; i < delivery->count; i++)
 	{
 		MemoryContextSwitchTo(jobs[i]->context);
-		if (delivery->count > 1)
+		if (i > 0)
 			jq_http_outcome_copy(&outcomes[i]);
 		jq_http_outcome_log(jobs[i], &outcomes[i]);
 	}
@@ -776,6 +440,14 @@ next_request(Delivery *delivery, const JqHttpResponse *response,
 	return request->timeout_ms > 0 ? NULL : "there is no time left";
 }
 
+/* Another dispatcher may be waiting for the place. */
+static void
+note_end(const JqHttpJob *job, const JqHealthEvent *event)
+{
+	if (jq_health_end(job->target, job->is_endpoint, event))
+		(void) jq_shared_wake_dispatchers(MyDatabaseId);
+}
+
 static void
 note_health(const Delivery *delivery, const JqHttpResponse *response,
 			bool was_aborted)
@@ -807,8 +479,7 @@ note_health(const Delivery *delivery, const JqHttpResponse *response,
 		event.bytes = response->body_size;
 		event.was_reused = response->is_reused;
 	}
-	jq_health_ended(delivery->jobs[0]->target, delivery->jobs[0]->is_endpoint,
-					&event);
+	note_end(delivery->jobs[0], &event);
 }
 
 /* Without a response: it was never sent, or given up. */
@@ -838,26 +509,17 @@ answer_probe(const JqProbe *probe, const char *reason,
 	jq_probe_answer(probe, &answer);
 }
 
+/* ---- giving up ---- */
+
 /* It is not under way any more; what becomes of its jobs is the caller's. */
 static void
-forget_delivery(Delivery *delivery)
+forget_delivery(Delivery *delivery, int64 total_us)
 {
-	Target	   *target = delivery->target;
-
-	end_resolving(delivery, false);
+	end_resolving(delivery, false, false);
 	dlist_delete(&delivery->node);
-	target->under_way--;
-	nunder_way--;
-	if (delivery->probe == NULL)
-	{
-		target->jobs_under_way -= delivery->count;
-		njobs_under_way -= delivery->count;
-		for (int i = 0; i < delivery->count; i++)
-			nsuspects -= delivery->jobs[i]->is_suspect;
-	}
+	jq_target_end(delivery->target, delivery->jobs, delivery->count,
+				  delivery->probe != NULL, total_us);
 }
-
-/* ---- giving up ---- */
 
 /* The outcome is that of all its jobs; constant, or nothing but a kind. */
 static void
@@ -865,15 +527,30 @@ abort_delivery(Delivery *delivery, const JqOutcome *outcome)
 {
 	note_health(delivery, NULL, true);
 	jq_http_transfer_release(delivery->transfer);
-	forget_delivery(delivery);
+	forget_delivery(delivery, 0);
 	if (delivery->probe != NULL)
 	{
 		jq_probe_abandon(delivery->probe);
 		jq_http_job_free(delivery->jobs[0]);
+		return;
 	}
-	else
-		for (int i = 0; i < delivery->count; i++)
-			jq_endings_add(delivery->jobs[i], outcome);
+	for (int i = 0; i < delivery->count; i++)
+		jq_endings_add(delivery->jobs[i], outcome);
+}
+
+void
+jq_delivery_release_waiting(void)
+{
+	while (!dlist_is_empty(&jq_targets_busy))
+	{
+		JqTarget   *target = dlist_head_element(JqTarget, node,
+												&jq_targets_busy);
+		JqHttpJob  *job = dlist_head_element(JqHttpJob, node,
+											 &target->waiting);
+
+		jq_target_remove(target, job);
+		jq_endings_release(job, 0);
+	}
 }
 
 void
@@ -890,10 +567,11 @@ void
 jq_delivery_cancel(int64 job_id, int32 claim_no)
 {
 	JqOutcome	outcome = {.kind = JQ_OUTCOME_FAILED,.error = "cancelled"};
-	dlist_mutable_iter iter;
-	dlist_iter	outer;
+	dlist_iter	iter;
 
-	dlist_foreach_modify(iter, &deliveries)
+	if (cancel_waiting(job_id, claim_no))
+		return;
+	dlist_foreach(iter, &deliveries)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 
@@ -905,21 +583,30 @@ jq_delivery_cancel(int64 job_id, int32 claim_no)
 			return;
 		}
 	}
-	dlist_foreach(outer, &busy)
-	{
-		Target	   *target = dlist_container(Target, node, outer.cur);
+}
 
-		dlist_foreach_modify(iter, &target->waiting)
+static bool
+cancel_waiting(int64 job_id, int32 claim_no)
+{
+	dlist_iter	outer;
+	dlist_iter	iter;
+
+	dlist_foreach(outer, &jq_targets_busy)
+	{
+		JqTarget   *target = dlist_container(JqTarget, node, outer.cur);
+
+		dlist_foreach(iter, &target->waiting)
 		{
-			JqHttpJob  *job = dlist_container(Waiting, node, iter.cur)->job;
+			JqHttpJob  *job = dlist_container(JqHttpJob, node, iter.cur);
 
 			if (job->held.job_id != job_id || job->held.claim_no != claim_no)
 				continue;
-			remove_waiting(target, iter.cur);
+			jq_target_remove(target, job);
 			jq_endings_release(job, 0);
-			return;
+			return true;
 		}
 	}
+	return false;
 }
 
 /* ---- leases ---- */
@@ -951,12 +638,12 @@ jq_delivery_expiring(JqHttpJob **jobs, int max)
 		for (int i = 0; delivery->probe == NULL && i < delivery->count; i++)
 			count = add_expiring(delivery->jobs[i], now, jobs, count, max);
 	}
-	dlist_foreach(outer, &busy)
+	dlist_foreach(outer, &jq_targets_busy)
 	{
-		Target	   *target = dlist_container(Target, node, outer.cur);
+		JqTarget   *target = dlist_container(JqTarget, node, outer.cur);
 
 		dlist_foreach(iter, &target->waiting)
-			count = add_expiring(dlist_container(Waiting, node, iter.cur)->job,
+			count = add_expiring(dlist_container(JqHttpJob, node, iter.cur),
 								 now, jobs, count, max);
 	}
 	return count;

@@ -42,6 +42,7 @@
 #include "utils/timestamp.h"
 #include "worker/delivery.h"
 #include "worker/endings.h"
+#include "worker/targets.h"
 
 #define WAIT_EVENT "JobqueueDispatcherMain"
 #define LEASE_INTERVAL_MS 1000
@@ -80,6 +81,7 @@ static bool may_claim(void);
 static void record_and_claim(void *arg);
 static void claim(void);
 static void claim_for(List *job_types, int wanted);
+static bool has_new_suspect(void);
 static void note_next_due(List *job_types);
 static void take_new_jobs(void);
 static void drop_new_jobs(void);
@@ -127,9 +129,9 @@ prepare(void)
 										 "jobqueue claimed HTTP jobs",
 										 ALLOCSET_DEFAULT_SIZES);
 	jq_http_client_init();
-	jq_delivery_init(TopMemoryContext);
+	jq_targets_init(TopMemoryContext);
 	jq_worker_watch(jq_http_client_fd());
-	jq_health_reset_in_flight(MyDatabaseId);
+	jq_health_attach(jq_shared_dispatcher_number());
 	if (!pg_strong_random(&worker_id, sizeof(worker_id)))
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),
@@ -155,7 +157,7 @@ run_cycle(void)
 			continue;
 		if (has_more)
 			claim_at = 0;		/* there is room again */
-		if (jq_delivery_waiting() > 0)
+		if (jq_targets_waiting() > 0)
 		{
 			/* What waits was made from settings that may be old by now. */
 			(void) jq_worker_protect(accept_changes, NULL);
@@ -202,7 +204,7 @@ begin_draining(void)
 	if (ShutdownRequestPending && drain_until == PG_INT64_MAX && !is_draining)
 		drain_until = jq_clock_ms() + jq_config_shutdown_timeout;
 	else if (ShutdownRequestPending && drain_until == PG_INT64_MAX &&
-			 jq_delivery_under_way() > 0)
+			 jq_targets_under_way() > 0)
 		drain_until = jq_clock_ms() + jq_config_shutdown_timeout;
 	is_draining = true;
 	jq_delivery_release_waiting();
@@ -312,7 +314,7 @@ static bool
 may_claim(void)
 {
 	return !is_draining && !must_exit && jq_clock_ms() >= claim_at &&
-		jq_endings_count() < MAX_UNRECORDED && jq_delivery_wanted(NULL, 1, 1) > 0;
+		jq_endings_count() < MAX_UNRECORDED && jq_targets_wanted(NULL, 1, 1) > 0;
 }
 
 static void
@@ -355,10 +357,10 @@ claim(void)
 		if (type->endpoint != NULL)
 			endpoint = jq_endpoint(pstrdup(type->endpoint));
 		if (endpoint != NULL)
-			wanted = jq_delivery_wanted(endpoint->name,
+			wanted = jq_targets_wanted(endpoint->name,
 										endpoint->max_concurrency, size);
 		else
-			wanted = jq_delivery_wanted(NULL, jq_http_client_room(), 1);
+			wanted = jq_targets_wanted(NULL, jq_http_client_room(), 1);
 		if (wanted == 0)
 			has_more = true;
 		else
@@ -383,7 +385,8 @@ claim_for(List *job_types, int wanted)
 	table_close(rel, NoLock);
 	claim.worker = worker_id;
 	claim.holder = jq_shared_incarnation();
-	claim.skip_suspects = jq_delivery_has_suspect();
+	claim.skip_suspects = jq_targets_have_suspect() ||
+		!jq_shared_begin_suspect();
 	if (jq_claim(&claim, rows, row_type) > 0)
 	{
 		MemoryContext old;
@@ -404,6 +407,19 @@ claim_for(List *job_types, int wanted)
 		ExecDropSingleTupleTableSlot(slot);
 	}
 	tuplestore_end(rows);
+	if (!has_new_suspect() && !jq_targets_have_suspect())
+		jq_shared_end_suspect();
+}
+
+static bool
+has_new_suspect(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, new_jobs)
+		if (((JqHttpJob *) lfirst(cell))->is_suspect)
+			return true;
+	return false;
 }
 
 /* When to claim again, unless somebody calls before. */
@@ -476,7 +492,7 @@ extend_leases(void *arg)
 static bool
 is_idle(void)
 {
-	return jq_delivery_under_way() == 0 && jq_delivery_waiting() == 0 &&
+	return jq_targets_under_way() == 0 && jq_targets_waiting() == 0 &&
 		jq_endings_count() == 0;
 }
 
@@ -494,11 +510,11 @@ wait_ms(void)
 	long		wait = jq_config_poll_interval;
 
 	wait = earlier(wait, jq_http_client_wait_ms());
-	wait = earlier(wait, jq_delivery_linger_ms());
+	wait = earlier(wait, jq_targets_linger_ms());
 	wait = earlier(wait, jq_endings_wait_ms());
-	if (!is_draining && jq_delivery_wanted(NULL, 1, 1) > 0)
+	if (!is_draining && jq_targets_wanted(NULL, 1, 1) > 0)
 		wait = earlier(wait, (long) Max(claim_at - now, 0));
-	if (jq_delivery_under_way() + jq_delivery_waiting() > 0)
+	if (jq_targets_under_way() + jq_targets_waiting() > 0)
 		wait = earlier(wait, (long) Max(lease_at - now, 0));
 	if (drain_until != PG_INT64_MAX)
 		wait = earlier(wait, (long) Max(drain_until - now, 0));

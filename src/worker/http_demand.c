@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * http_demand.c
- *	  Whether there are HTTP jobs to send, and a dispatcher for them.
+ *	  Whether there are HTTP jobs to send, and dispatchers for them.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,6 +10,7 @@
 #include "worker/demand.h"
 
 #include "base/clock.h"
+#include "base/config.h"
 #include "base/db.h"
 #include "base/probe.h"
 #include "base/shared_state.h"
@@ -20,36 +21,55 @@
 #include "worker/worker.h"
 
 #define PROCESS_WAIT_MS 1000	/* after none could be started */
+#define MANY_JOBS 100			/* are worth another dispatcher */
 
-static bool is_wanted(void);
+static int	count_due(void);
 
+/* One dispatcher serves all; more of them share what is a lot for one. */
 void
 jq_demand_serve_http(void *arg)
 {
 	static int64 start_at = 0;	/* by jq_clock_ms() */
+	bool		is_probe = jq_probe_wanted(MyDatabaseId);
+	int			due = count_due();
+	int			dispatchers;
 
-	if (!is_wanted() || jq_shared_wake_dispatcher(MyDatabaseId) ||
-		jq_clock_ms() < start_at)
+	if (due == 0 && !is_probe)
 		return;
-	if (jq_worker_start(JQ_WORKER_DISPATCHER, MyDatabaseId, InvalidOid,
-						0) == JQ_START_NO_PROCESS)
+	dispatchers = jq_shared_wake_dispatchers(MyDatabaseId);
+	if (dispatchers > 0 &&
+		(due < MANY_JOBS || dispatchers >= jq_config_max_dispatchers))
+		return;
+	if (jq_clock_ms() >= start_at &&
+		jq_worker_start(JQ_WORKER_DISPATCHER, MyDatabaseId, InvalidOid,
+						jq_config_max_dispatchers) == JQ_START_NO_PROCESS)
 		start_at = jq_clock_ms() + PROCESS_WAIT_MS;
 }
 
-/* Whether a job is due, or somebody waits for an answer. */
-static bool
-is_wanted(void)
+/* Of each job type up to a hundred; where lanes cannot tell, one or none. */
+static int
+count_due(void)
 {
-	JqClaim		claim = {.is_http = true};
-	TimestampTz due_at = DT_NOEND;
+	JqClaim		claim = {.is_http = true,.holder = jq_shared_incarnation()};
+	int			count = 0;
+	ListCell   *cell;
 
-	if (jq_probe_wanted(MyDatabaseId))
-		return true;
 	jq_db_begin("looking for due HTTP jobs");
-	claim.holder = jq_shared_incarnation();
 	claim.job_types = jq_http_job_types();
-	if (claim.job_types != NIL)
-		due_at = jq_claim_next_due(&claim);
+	foreach(cell, claim.job_types)
+	{
+		JqDueJobs  *due;
+		int			lanes;
+
+		if (!jq_claim_count_due((char *) lfirst(cell), MANY_JOBS, &due, &lanes))
+		{
+			if (jq_claim_next_due(&claim) <= GetCurrentTimestamp())
+				count++;
+			break;
+		}
+		for (int i = 0; i < lanes; i++)
+			count += due[i].jobs;
+	}
 	jq_db_commit();
-	return due_at <= GetCurrentTimestamp();
+	return count;
 }

@@ -47,13 +47,13 @@ static bool wait_with_descriptor(long timeout_ms, uint32 event);
 static void log_error(void);
 
 JqStartResult
-jq_worker_start(JqWorkerKind kind, Oid database, Oid role, int max_executors)
+jq_worker_start(JqWorkerKind kind, Oid database, Oid role, int max_workers)
 {
 	const char *kind_name = jq_shared_kind_name(kind);
 	BackgroundWorker worker = {0};
 	StartParameters child = {0};
 
-	if (!jq_shared_reserve(kind, database, role, max_executors, &child.ref))
+	if (!jq_shared_reserve(kind, database, role, max_workers, &child.ref))
 		return JQ_START_NO_ROOM;
 	child.database = database;
 	child.role = role;

@@ -26,7 +26,7 @@ typedef enum JqStartResult
 
 /* Starts a worker other than the launcher.  NO_PROCESS is warned of each minute. */
 extern JqStartResult jq_worker_start(JqWorkerKind kind, Oid database,
-									 Oid role, int max_executors);
+									 Oid role, int max_workers);
 
 /*
  * First in a main function: installs the signal handlers, takes the slot that
