@@ -92,13 +92,13 @@ jq_json_put_text(JsonbParseState **state, const char *key, const char *value)
 
 void
 jq_json_put_text_len(JsonbParseState **state, const char *key,
-					 const char *text, size_t len)
+					 const char *string, size_t len)
 {
 	JsonbValue	value;
 
 	jq_json_put_key(state, key);
 	value.type = jbvString;
-	value.val.string.val = unconstify(char *, text);
+	value.val.string.val = unconstify(char *, string);
 	value.val.string.len = len;
 	pushJsonbValue(state, WJB_VALUE, &value);
 }

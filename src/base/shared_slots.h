@@ -38,7 +38,8 @@ typedef struct Death
 typedef struct JqWorkerSlot
 {
 	bool		in_use;
-	int			number;			/* of a dispatcher, among those of its database */
+	int			number;			/* of a dispatcher, among those of its
+								 * database */
 	uint32		generation;		/* grows with each reservation */
 	Latch	   *latch;			/* NULL: has not attached */
 	int32		claim_no;		/* of info.job_id */

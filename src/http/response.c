@@ -42,7 +42,7 @@ static void put_timings(JsonbParseState **state,
 						const JqHttpResponse *response);
 static bool is_media_type(const char *content_type, const char *type);
 static bool is_json_type(const char *content_type);
-static bool is_shallow(const char *text);
+static bool is_shallow(const char *string);
 
 void
 jq_http_response_strike_out(JqHttpResponse *response,
@@ -146,15 +146,15 @@ own_text(const char *data, Size size)
 static char *
 header_text(const char *data, int length)
 {
-	char	   *text = own_text(data, length);
+	char	   *string = own_text(data, length);
 
-	if (text != NULL)
-		return text;
-	text = palloc(length + 1);
+	if (string != NULL)
+		return string;
+	string = palloc(length + 1);
 	for (int i = 0; i < length; i++)
-		text[i] = IS_HIGHBIT_SET(data[i]) || data[i] == '\0' ? '?' : data[i];
-	text[length] = '\0';
-	return text;
+		string[i] = IS_HIGHBIT_SET(data[i]) || data[i] == '\0' ? '?' : data[i];
+	string[length] = '\0';
+	return string;
 }
 
 Jsonb *
@@ -229,7 +229,7 @@ static void
 put_body(JsonbParseState **state, const JqHttpResponse *response)
 {
 	Size		size = response->body_size;
-	char	   *text;
+	char	   *string;
 	int			length;
 
 	if (size == 0)
@@ -237,16 +237,16 @@ put_body(JsonbParseState **state, const JqHttpResponse *response)
 	/* A text may have been cut inside of a character. */
 	if (response->is_truncated)
 		size = pg_encoding_mbcliplen(PG_UTF8, response->body, size, size);
-	text = own_text(response->body, size);
-	if (text != NULL && strlen(text) == size)
+	string = own_text(response->body, size);
+	if (string != NULL && strlen(string) == size)
 	{
-		jq_json_put_text_len(state, "body", text, size);
+		jq_json_put_text_len(state, "body", string, size);
 		return;
 	}
 	length = pg_b64_enc_len(response->body_size);
-	text = palloc(length + 1);
-	length = pg_b64_encode(response->body, response->body_size, text, length);
-	jq_json_put_text_len(state, "body_base64", text, length);
+	string = palloc(length + 1);
+	length = pg_b64_encode((const void *) response->body, response->body_size, string, length);
+	jq_json_put_text_len(state, "body_base64", string, length);
 }
 
 static void
@@ -288,13 +288,13 @@ char *
 jq_http_response_text(const JqHttpResponse *response)
 {
 	char	   *type = jq_http_response_header(response, "Content-Type");
-	char	   *text;
+	char	   *string;
 
 	if (response->is_truncated || response->body_size == 0 || type == NULL ||
 		!(is_json_type(type) || is_media_type(type, "text/")))
 		return NULL;
-	text = own_text(response->body, response->body_size);
-	return text != NULL && strlen(text) == response->body_size ? text : NULL;
+	string = own_text(response->body, response->body_size);
+	return string != NULL && strlen(string) == response->body_size ? string : NULL;
 }
 
 /*
@@ -305,32 +305,32 @@ Jsonb *
 jq_http_response_value(const JqHttpResponse *response)
 {
 	char	   *type = jq_http_response_header(response, "Content-Type");
-	char	   *text;
+	char	   *string;
 
 	if (type == NULL || !is_json_type(type))
 		return NULL;
-	text = jq_http_response_text(response);
-	if (text == NULL || !is_shallow(text))
+	string = jq_http_response_text(response);
+	if (string == NULL || !is_shallow(string))
 		return NULL;
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(string)));
 }
 
 static bool
-is_shallow(const char *text)
+is_shallow(const char *string)
 {
 	bool		is_in_string = false;
 	int			depth = 0;
 
-	for (; *text != '\0'; text++)
+	for (; *string != '\0'; string++)
 	{
-		if (is_in_string && *text == '\\' && text[1] != '\0')
-			text++;
-		else if (*text == '"')
+		if (is_in_string && *string == '\\' && string[1] != '\0')
+			string++;
+		else if (*string == '"')
 			is_in_string = !is_in_string;
-		else if (!is_in_string && (*text == '[' || *text == '{') &&
+		else if (!is_in_string && (*string == '[' || *string == '{') &&
 				 ++depth > MAX_JSON_DEPTH)
 			return false;
-		else if (!is_in_string && (*text == ']' || *text == '}'))
+		else if (!is_in_string && (*string == ']' || *string == '}'))
 			depth--;
 	}
 	return true;

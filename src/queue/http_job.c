@@ -87,7 +87,7 @@ static void set_body(JqHttpRequest *request, const char *data, Size size);
 static bool find_keys(Reading *reading);
 static void set_limits(Reading *reading);
 static bool refuse(Reading *reading, const char *reason);
-static const char *to_utf8(const char *text);
+static const char *to_utf8(const char *string);
 static const char *compose_bulk(JqHttpJob **jobs, int count,
 								JqHttpRequest *request);
 static char *bulk_key(JqHttpJob **jobs, int count);
@@ -473,11 +473,11 @@ instant_text(TupleTableSlot *slot, int column)
 {
 	bool		isnull;
 	Datum		instant = slot_getattr(slot, column, &isnull);
-	char		text[MAXDATELEN + 1];
+	char		string[MAXDATELEN + 1];
 	int			utc = 0;
 
-	JsonEncodeDateTime(text, instant, TIMESTAMPTZOID, &utc);
-	return pstrdup(text);
+	JsonEncodeDateTime(string, instant, TIMESTAMPTZOID, &utc);
+	return pstrdup(string);
 }
 
 /* Remembers what it finds, so that it can be struck out of the answer. */
@@ -557,20 +557,20 @@ fill_headers(Reading *reading, Jsonb *headers, bool is_template)
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		const char *reason;
-		char	   *text;
+		char	   *string;
 
 		if (token == WJB_KEY)
 			name = pnstrdup(value.val.string.val, value.val.string.len);
 		if (token != WJB_VALUE || value.type != jbvString)
 			continue;
-		text = pnstrdup(value.val.string.val, value.val.string.len);
+		string = pnstrdup(value.val.string.val, value.val.string.len);
 		if (is_template)
-			text = jq_http_template_fill(text, &reading->values, JQ_ESCAPE_NONE,
-										 &reason);
-		if (text == NULL)
+			string = jq_http_template_fill(string, &reading->values, JQ_ESCAPE_NONE,
+										   &reason);
+		if (string == NULL)
 			return refuse_template(reading, psprintf("header \"%s\"", name),
 								   reason);
-		if (!add_header(reading, name, text, &totals))
+		if (!add_header(reading, name, string, &totals))
 			return false;
 	}
 	return true;
@@ -717,9 +717,9 @@ set_body(JqHttpRequest *request, const char *data, Size size)
 }
 
 static const char *
-to_utf8(const char *text)
+to_utf8(const char *string)
 {
-	return pg_server_to_any(text, strlen(text), PG_UTF8);
+	return pg_server_to_any(string, strlen(string), PG_UTF8);
 }
 
 /* The secrets that are not in a text. */

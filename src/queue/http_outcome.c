@@ -187,19 +187,19 @@ put_off(const JqHttpResponse *response, JqOutcome *outcome)
 static char *
 excerpt(const JqHttpResponse *response)
 {
-	char	   *text = jq_http_response_text(response);
+	char	   *string = jq_http_response_text(response);
 	int			length;
 
-	if (text == NULL)
+	if (string == NULL)
 		return NULL;
-	length = strlen(text);
+	length = strlen(string);
 	if (length > MAX_EXCERPT)
-		length = pg_mbcliplen(text, length, MAX_EXCERPT);
-	text[length] = '\0';
-	for (char *c = text; *c != '\0'; c++)
+		length = pg_mbcliplen(string, length, MAX_EXCERPT);
+	string[length] = '\0';
+	for (char *c = string; *c != '\0'; c++)
 		if ((unsigned char) *c < ' ')
 			*c = ' ';
-	return text;
+	return string;
 }
 
 /* ---- requests of several jobs ---- */
@@ -282,7 +282,7 @@ judge_item_object(Jsonb *item, JqOutcome *outcome)
 	JsonbValue *success = jq_json_find(item, "success");
 	JsonbValue *permanent = jq_json_find(item, "permanent");
 	Jsonb	   *error = jq_json_member(item, "error");
-	char	   *text = error == NULL ? NULL : jq_json_is_string(error) ?
+	char	   *string = error == NULL ? NULL : jq_json_is_string(error) ?
 	jq_json_root_text(error) : JsonbToCString(NULL, &error->root, VARSIZE(error));
 
 	if (status != NULL && status->type == jbvNumeric)
@@ -294,15 +294,15 @@ judge_item_object(Jsonb *item, JqOutcome *outcome)
 		judge_status(code, outcome);
 		outcome->reason_length = outcome->kind == JQ_OUTCOME_FAILED ?
 			strlen(outcome->error) : 0;
-		if (outcome->kind == JQ_OUTCOME_FAILED && text != NULL)
-			outcome->error = psprintf("%s: %s", outcome->error, text);
+		if (outcome->kind == JQ_OUTCOME_FAILED && string != NULL)
+			outcome->error = psprintf("%s: %s", outcome->error, string);
 	}
 	else if ((success != NULL && success->type == jbvBool &&
-			  !success->val.boolean) || (text != NULL && text[0] != '\0'))
+			  !success->val.boolean) || (string != NULL && string[0] != '\0'))
 	{
 		outcome->kind = JQ_OUTCOME_FAILED;
-		outcome->error = psprintf("%s%s%s", REFUSED_ITEM, text == NULL ? "" : ": ",
-								  text == NULL ? "" : text);
+		outcome->error = psprintf("%s%s%s", REFUSED_ITEM, string == NULL ? "" : ": ",
+								  string == NULL ? "" : string);
 		outcome->reason_length = strlen(REFUSED_ITEM);
 		outcome->is_permanent = permanent != NULL &&
 			permanent->type == jbvBool && permanent->val.boolean;

@@ -358,7 +358,7 @@ claim(void)
 			endpoint = jq_endpoint(pstrdup(type->endpoint));
 		if (endpoint != NULL)
 			wanted = jq_targets_wanted(endpoint->name,
-										endpoint->max_concurrency, size);
+									   endpoint->max_concurrency, size);
 		else
 			wanted = jq_targets_wanted(NULL, jq_http_client_room(), 1);
 		if (wanted == 0)
@@ -418,7 +418,7 @@ has_new_suspect(void)
 
 	foreach(cell, new_jobs)
 		if (((JqHttpJob *) lfirst(cell))->is_suspect)
-			return true;
+		return true;
 	return false;
 }
 

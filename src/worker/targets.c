@@ -247,7 +247,7 @@ gather(JqTarget *target, JqHttpJob **jobs, bool to_end)
 	{
 		JqHttpJob  *first = dlist_container(JqHttpJob, node, iter.cur);
 		bool		is_over = to_end ||
-			now - first->claimed_at >= first->max_linger_us / 1000;
+		now - first->claimed_at >= first->max_linger_us / 1000;
 		int			count;
 
 		if (strcmp(first->job_type, last_type) == 0)
