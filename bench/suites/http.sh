@@ -54,9 +54,9 @@ enqueue_http() # jobs
 	query jobqueue -v rows="$1" -f "$top/bench/sql/http_enqueue.sql" >/dev/null
 }
 
-# Sends what is queued, once it is: sets http_speed, and dispatcher_us to the CPU
-# time of the dispatcher.
-send_http() # jobs
+# Sends what is queued: sets http_speed, and dispatcher_us to the CPU time of the
+# dispatcher, which ends afterwards unless it is to stay on.
+send_http() # jobs, "on"
 {
 	local after before
 
@@ -67,7 +67,7 @@ send_http() # jobs
 	wait_until jobqueue 'NOT EXISTS (SELECT FROM jobs_queue_live)' 1200
 	dispatcher_us=$(($(dispatcher_us) - before))
 	stop_meters
-	switch_jobs off
+	[ "${2:-}" = on ] || switch_jobs off
 	must_equal 'requests' "$1" "$(query jobqueue -c \
 		"SELECT count(*) FROM job_runs WHERE status = 'completed' AND job_id > $after")"
 	http_speed=$(query jobqueue -v after="$after" -f "$top/bench/sql/http_speed.sql")
@@ -155,6 +155,7 @@ start_slow() # milliseconds, log: sets slow_pid, slow_url
 {
 	local tries
 
+	rm -f "$scratch/slow.out"
 	"$scratch/slow" "$@" >"$scratch/slow.out" 2>&1 &
 	slow_pid=$!
 	children+=("$slow_pid")
@@ -205,11 +206,11 @@ measure_http_memory()
 	aim_at "$nginx_url/ok" 100 false
 	for ((step = 1; step <= 10; step++)); do
 		enqueue_http "$http_memory_step"
-		send_http "$http_memory_step"
+		send_http "$http_memory_step" on
 		printf '%s,%s\n' $((step * http_memory_step)) "$(dispatcher_memory)" >>"$results/http_memory.csv"
 		progress "http: memory, $(tail -n 1 "$results/http_memory.csv")"
-		query jobqueue -c 'TRUNCATE job_runs'
 	done
+	switch_jobs off
 }
 
 # ---- latency ----
