@@ -57,6 +57,7 @@ typedef struct Note
 	uint32		type_hash;
 	Oid			role;			/* that runs it in the server, or InvalidOid */
 	bool		runs_in_server;
+	bool		is_http;
 	bool		is_announced;	/* by a NOTIFY of the scheduler */
 } Note;
 
@@ -183,6 +184,7 @@ set_type(Note *note, const JqJobType *type)
 {
 	note->type_hash = jq_waiters_hash(type->name);
 	note->runs_in_server = type->runner == JQ_RUNNER_SQL;
+	note->is_http = type->runner == JQ_RUNNER_HTTP;
 	note->role = type->command != NULL ? type->owner : note->candidate.owner;
 }
 
@@ -462,7 +464,10 @@ wake(const Note *note, TimestampTz now)
 	if (note->runs_in_server && scheduled_at <= now &&
 		jq_shared_wake_executors(MyDatabaseId, note->role, 1) > 0)
 		return;
-	if (note->runs_in_server || note->is_announced)
+	if (note->is_http && jq_shared_wake_dispatchers(MyDatabaseId) > 0 &&
+		!note->is_announced)
+		return;
+	if (note->runs_in_server || note->is_http || note->is_announced)
 		jq_shared_wake_scheduler(MyDatabaseId);
 }
 
