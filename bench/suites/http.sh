@@ -55,8 +55,8 @@ enqueue_http() # jobs
 }
 
 # Sends what is queued: sets http_speed, and dispatcher_us to the CPU time of the
-# dispatcher, which ends afterwards unless it is to stay on.
-send_http() # jobs, "on"
+# dispatcher, which ends afterwards.
+send_http() # jobs
 {
 	local after before
 
@@ -67,7 +67,7 @@ send_http() # jobs, "on"
 	wait_until jobqueue 'NOT EXISTS (SELECT FROM jobs_queue_live)' 1200
 	dispatcher_us=$(($(dispatcher_us) - before))
 	stop_meters
-	[ "${2:-}" = on ] || switch_jobs off
+	switch_jobs off
 	must_equal 'requests' "$1" "$(query jobqueue -c \
 		"SELECT count(*) FROM job_runs WHERE status = 'completed' AND job_id > $after")"
 	http_speed=$(query jobqueue -v after="$after" -f "$top/bench/sql/http_speed.sql")
@@ -204,13 +204,16 @@ measure_http_memory()
 
 	restart_http 100 "synchronous_commit = off"
 	aim_at "$nginx_url/ok" 100 false
+	switch_jobs on
 	for ((step = 1; step <= 10; step++)); do
 		enqueue_http "$http_memory_step"
-		send_http "$http_memory_step" on
+		wait_until jobqueue 'NOT EXISTS (SELECT FROM jobs_queue_live)' 600
 		printf '%s,%s\n' $((step * http_memory_step)) "$(dispatcher_memory)" >>"$results/http_memory.csv"
 		progress "http: memory, $(tail -n 1 "$results/http_memory.csv")"
 	done
 	switch_jobs off
+	must_equal 'requests' $((10 * http_memory_step)) "$(query jobqueue -c \
+		"SELECT count(*) FROM job_runs WHERE status = 'completed'")"
 }
 
 # ---- latency ----

@@ -314,7 +314,7 @@ static bool
 may_claim(void)
 {
 	return !is_draining && !must_exit && jq_clock_ms() >= claim_at &&
-		jq_endings_count() < MAX_UNRECORDED && jq_targets_wanted(NULL, 1, 1) > 0;
+		jq_endings_count() < MAX_UNRECORDED;
 }
 
 static void
@@ -512,7 +512,7 @@ wait_ms(void)
 	wait = earlier(wait, jq_http_client_wait_ms());
 	wait = earlier(wait, jq_targets_linger_ms());
 	wait = earlier(wait, jq_endings_wait_ms());
-	if (!is_draining && jq_targets_wanted(NULL, 1, 1) > 0)
+	if (!is_draining)
 		wait = earlier(wait, (long) Max(claim_at - now, 0));
 	if (jq_targets_under_way() + jq_targets_waiting() > 0)
 		wait = earlier(wait, (long) Max(lease_at - now, 0));
