@@ -14,6 +14,7 @@ names+=(
 	[http_bare]='LIMIT: libcurl multi loop, C'
 	[http_unkept]='HTTP jobs, retention zero'
 	[http_kept]='HTTP jobs, kept'
+	[http_two]='HTTP jobs, retention zero, 2 dispatchers'
 	[http_tls_bare]='LIMIT: libcurl multi loop, C'
 	[http_tls_kept]='HTTP jobs, kept'
 	[http_latency]='the server has the request'
@@ -40,6 +41,12 @@ restart_http() # concurrency, settings
 	restart_server "jobqueue.launcher = on" "jobqueue.enabled = off" \
 		"jobqueue.http_allow_cidrs = '127.0.0.0/8'" "jobqueue.http_allow_ports = '*'" \
 		"jobqueue.http_max_connections = $1" "jobqueue.http_host_connections = $1" "${@:2}"
+}
+
+set_dispatchers() # how many there may be
+{
+	query postgres -c "ALTER SYSTEM SET jobqueue.max_dispatchers = $1" \
+		-c 'SELECT pg_reload_conf()' >/dev/null
 }
 
 aim_at() # URL, concurrency, whether kept, CA
@@ -73,22 +80,19 @@ send_http() # jobs
 	http_speed=$(query jobqueue -v after="$after" -f "$top/bench/sql/http_speed.sql")
 }
 
-dispatcher_pid()
+dispatcher_pids()
 {
 	query postgres -c "SELECT pid FROM pg_stat_activity WHERE backend_type ~ 'dispatcher'"
 }
 
-# CPU time of the dispatcher so far, in microseconds; 0 before there is one.
+# CPU time of the dispatchers so far, in microseconds; 0 before there is one.
 dispatcher_us()
 {
 	local pid
 
-	pid=$(dispatcher_pid)
-	if [ -r "/proc/${pid:-none}/schedstat" ]; then
-		awk '{ printf "%d\n", $1 / 1000 }' "/proc/$pid/schedstat"
-	else
-		echo 0
-	fi
+	for pid in $(dispatcher_pids); do
+		cat "/proc/$pid/schedstat" 2>/dev/null || true
+	done | awk '{ us += $1 / 1000 } END { printf "%d\n", us }'
 }
 
 # Kilobytes of the dispatcher: its own, and with its share of what others have, too.
@@ -96,7 +100,7 @@ dispatcher_memory()
 {
 	local pid
 
-	pid=$(dispatcher_pid)
+	pid=$(dispatcher_pids)
 	awk '/^RssAnon:/ { own = $2 } /^Pss:/ { share = $2 } END { print own + 0 "," share + 0 }' \
 		"/proc/$pid/status" "/proc/$pid/smaps_rollup" 2>/dev/null || true
 }
@@ -119,6 +123,11 @@ run_http() # suite, concurrency, round, what, URL, CA
 	local kept=true
 
 	[ "$4" = kept ] || kept=false
+	if [ "$4" = two ]; then
+		set_dispatchers 2
+	else
+		set_dispatchers 1
+	fi
 	aim_at "$5" "$2" $kept "${6:-}"
 	enqueue_http "$http_requests"
 	query jobqueue -c 'VACUUM ANALYZE' -c CHECKPOINT
@@ -141,6 +150,7 @@ measure_http_speed()
 				run_bare http "$concurrency" "$round" "$nginx_url/ok"
 				run_http http "$concurrency" "$round" unkept "$nginx_url/ok"
 				run_http http "$concurrency" "$round" kept "$nginx_url/ok"
+				run_http http "$concurrency" "$round" two "$nginx_url/ok"
 			done
 			restart_http 100 "synchronous_commit = $sync"
 			run_bare http_tls 100 "$round" "$nginx_tls_url/ok" "$nginx_ca"
@@ -203,6 +213,7 @@ measure_http_memory()
 	local step
 
 	restart_http 100 "synchronous_commit = off"
+	set_dispatchers 1
 	aim_at "$nginx_url/ok" 100 false
 	switch_jobs on
 	for ((step = 1; step <= 10; step++)); do
@@ -259,7 +270,8 @@ suite_http()
 		measure_http_latency
 	done
 	stop_nginx
-	query postgres -c 'ALTER SYSTEM RESET jobqueue.enabled'
+	query postgres -c 'ALTER SYSTEM RESET jobqueue.enabled' \
+		-c 'ALTER SYSTEM RESET jobqueue.max_dispatchers'
 	restart_server
 	tabulate_http
 }
