@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/config.h"
 #include "base/compat.h"
 #include "base/shared_state.h"
 #include "queue/hints.h"
@@ -464,8 +465,8 @@ wake(const Note *note, TimestampTz now)
 	if (note->runs_in_server && scheduled_at <= now &&
 		jq_shared_wake_executors(MyDatabaseId, note->role, 1) > 0)
 		return;
-	if (note->is_http && jq_shared_wake_dispatchers(MyDatabaseId) > 0 &&
-		!note->is_announced)
+	if (note->is_http && !note->is_announced &&
+		jq_shared_wake_dispatchers(MyDatabaseId) >= jq_config_max_dispatchers)
 		return;
 	if (note->runs_in_server || note->is_http || note->is_announced)
 		jq_shared_wake_scheduler(MyDatabaseId);
