@@ -441,7 +441,8 @@ static void
 check_subscriber(const char *job_type)
 {
 	jq_name_check_required(job_type, "job_type");
-	if (jq_job_type_is_built_in(job_type))
+	if (jq_job_type_is_built_in(job_type) ||
+		strcmp(job_type, JQ_HTTP_JOB_TYPE) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("events cannot become jobs of the built-in type \"%s\"",

@@ -167,6 +167,22 @@ SELECT unsubscribe_event('order.paid', endpoint => 'crm');
 INSERT INTO job_types (job_type) VALUES ('webhook:crm');
 SELECT regress_error($$SELECT subscribe_event('order.paid', endpoint => 'crm')$$);
 DELETE FROM job_types WHERE job_type = 'webhook:crm';
+-- what a member of the owner gets: a job type for the endpoint
+SET ROLE regress_anna;
+SELECT subscribe_event('order.*', endpoint => 'crm') = subscribe_event('order.*', endpoint => 'crm') AS same, subscribe_event('refund', endpoint => 'crm') > 0 AS ok;
+RESET ROLE;
+SELECT job_type, runner, endpoint, owner FROM job_types WHERE endpoint = 'crm';
+SELECT event_type, job_type, owner FROM event_subscriptions ORDER BY id;
+SELECT cardinality(publish_event('order.paid', '{"id": 7}', 'evt-7'));
+SELECT job_type, owner, payload - 'timestamp' AS payload FROM jobs_queue ORDER BY id;
+SET ROLE regress_bert;
+SELECT regress_error($$SELECT unsubscribe_event('refund', endpoint => 'crm')$$);
+SET ROLE regress_anna;
+SELECT unsubscribe_event('refund', endpoint => 'crm'), unsubscribe_event('order.*', 'webhook:crm'), unsubscribe_event('refund', endpoint => 'crm') AS again;
+RESET ROLE;
+SELECT count(*) FROM event_subscriptions;
+DELETE FROM jobs_queue;
+DELETE FROM job_types WHERE job_type = 'webhook:crm';
 DELETE FROM http_endpoints WHERE name = 'crm';
 
 -- Wrong input.
@@ -179,7 +195,7 @@ SELECT regress_error(s) FROM unnest(ARRAY[
 	$$SELECT publish_event('a', (repeat('[', 101) || repeat(']', 101))::jsonb)$$,
 	$$SELECT subscribe_event(NULL, 'x')$$, $$SELECT subscribe_event('a')$$, $$SELECT subscribe_event('a', 'x', 'y')$$,
 	$$SELECT subscribe_event('a.*.b', 'x')$$, $$SELECT subscribe_event('a*', 'x')$$, $$SELECT subscribe_event('.*', 'x')$$, $$SELECT subscribe_event('**', 'x')$$,
-	$$SELECT subscribe_event('*.a', 'x')$$, $$SELECT subscribe_event('a', '')$$, $$SELECT subscribe_event('a', 'sql')$$,
+	$$SELECT subscribe_event('*.a', 'x')$$, $$SELECT subscribe_event('a', '')$$, $$SELECT subscribe_event('a', 'sql')$$, $$SELECT subscribe_event('a', 'http')$$,
 	$$SELECT unsubscribe_event('a')$$, $$SELECT unsubscribe_event('a.**', 'x')$$,
 	$$INSERT INTO event_subscriptions (event_type, job_type) VALUES ('a b', 'x')$$, $$INSERT INTO event_subscriptions (event_type, job_type) VALUES ('a', 'sql')$$,
 	$$INSERT INTO event_subscriptions (event_type, job_type) VALUES ('a', '')$$]) WITH ORDINALITY AS u (s, n) ORDER BY n;
