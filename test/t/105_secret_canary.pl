@@ -1,12 +1,17 @@
 # The value of a secret is nowhere but in its table: not in the log of a server
 # that logs all it can, not in any view or statistics, not in a dump, not within
-# reach of a role that may read everything.
+# reach of a role that may read everything, and not in what is kept of an answer
+# that repeats the request.
 use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use JobQueue::Cluster qw(wait_for_query);
 use JobQueue::Session;
+use Digest::SHA qw(hmac_sha256_base64);
+use IO::Socket::INET;
+use MIME::Base64 qw(encode_base64);
+use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -32,6 +37,10 @@ my $node = JobQueue::Cluster->new('main', conf => <<~'CONF');
 	auto_explain.log_triggers = on
 	pg_stat_statements.track = all
 	track_activity_query_size = 16kB
+	jobqueue.log_level = debug
+	jobqueue.http_allow_cidrs = '127.0.0.0/8'
+	jobqueue.http_allow_ports = '*'
+	jobqueue.retry_delay = 1s
 	CONF
 
 # What operations.md recommends for whoever sets secrets.
@@ -52,7 +61,7 @@ $node->safe_psql('postgres', qq{
 # No two alike, and all found by one pattern.
 my $planted = 0;
 sub canary { return 'canary_' . ++$planted . '_bird' }
-my $bird = qr/canary_\d+_bird|63616e6172795f/;	# the second is how bytea shows it
+my $bird = qr/canary_\d+_bird|63616e6172795f|Y2FuYXJ5X|NhbmFyeV|jYW5hcnlf/;	# also as bytea and base64 show it
 
 sub session_of
 {
@@ -118,6 +127,86 @@ is($keeper->try("SELECT set_secret('token', '" . canary() . "')"), '40001', 'ser
 $keeper->query("ROLLBACK; SELECT set_secret('token', '" . canary() . "', '1 hour')");
 ok(is_logged(qr/process $keeper->{pid} still waiting for/), 'the log tells of lock waits');
 
+# ---- sending ----
+
+# A server that repeats what it is sent, in all the ways that an answer has; it
+# writes each request down first.
+my $received = $node->basedir . '/received';
+my $server = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 50) or die "no server: $!";
+my $url = 'http://127.0.0.1:' . $server->sockport;
+my $serving = fork() // die "cannot fork: $!";
+if ($serving == 0)
+{
+	local $SIG{CHLD} = 'IGNORE';
+	local $SIG{PIPE} = 'IGNORE';
+	close $_ foreach *STDIN, *STDOUT, *STDERR;	# whoever reads them need not wait for us
+	while (my $client = $server->accept)
+	{
+		next if fork();
+		my ($head, $body) = ('', '');
+		while ($head !~ /\r\n\r\n/) { sysread $client, $head, 1, length $head or POSIX::_exit(0) }
+		my ($length) = $head =~ /^Content-Length: (\d+)/mi;
+		while (length $body < ($length // 0)) { sysread $client, $body, 65536, length $body or last }
+		append_to_file($received, "$head$body\n");
+		my ($path) = $head =~ m{^\S+ /(\w*)};
+		my ($token) = $head =~ /^X-Token: (\S+)/mi;
+		my $json = join ', ', map { my $line = $_; $line =~ s/(["\\])/\\$1/g; "\"$line\"" } split /\r\n/, $head;
+		my %answer = (
+			echo => [ '200 OK', 'text/plain', "$head$body" ],
+			json => [ '200 OK', 'application/json', qq({"seen": [$json], "progress": "$token"}) ],
+			fails => [ '500 Oh ' . $token, 'text/plain', "$head$body" ],
+			permanent => [ '422 Wrong', 'application/json', qq({"error": "bad token $token"}) ],
+			binary => [ '200 OK', 'application/octet-stream', "\0\xff$head" ],
+			redirect => [ "302 Found\r\nLocation: $url/echo?token=$token", 'text/plain', '' ],
+			broken => [ "200 OK\r\nX-Long: $token", 'text/plain', undef ]);
+		sysread $client, $body, 1 if $path eq 'hangs';	# until the client has had enough
+		POSIX::_exit(0) if $path =~ /^(hangs|resets)$/;
+		my ($status, $type, $text) = @{ $answer{$path} // $answer{echo} };
+		print $client "HTTP/1.1 $status\r\nX-Echo: $token\r\nSet-Cookie: token=$token\r\nContent-Type: $type\r\nContent-Length: ", length($text // '') + (defined $text ? 0 : 100), "\r\nConnection: close\r\n\r\n", $text // $token;
+		POSIX::_exit(0);
+	}
+	POSIX::_exit(0);
+}
+close $server;
+
+# Before, so that one of the two values is the previous one.
+my $key = 'whsec_' . encode_base64('signing_' . canary(), '');
+my $old_key = 'whsec_' . encode_base64('signing_' . canary(), '');
+my $sent = canary();
+$keeper->query("SELECT set_secret('sent', '$sent'), set_secret('url', '$url/echo?whole=" . canary() . "'), set_secret('key', '$old_key'), set_secret('key', '$key')");
+$keeper->query("SELECT set_secret('quoted', 'a\"b/" . canary() . "\\c')");
+my @paths = qw(echo json fails permanent binary redirect broken resets hangs);
+my $headers = '{"X-Token": "{{secret.sent}}", "Authorization": "Bearer {{secret.of-file}}", "X-Quoted": "{{secret.quoted}}", "X-Both": "{{secret.token}}-{{payload.n}}"}';
+$keeper->query("INSERT INTO http_endpoints (name, url, headers, signing_secret, timeout) VALUES ('$_', '$url/$_?key={{secret.prepared}}', '$headers', 'key', '"
+	  . ($_ eq 'hangs' ? '5s' : '30s') . "'); INSERT INTO job_types (job_type, runner, endpoint, max_attempts) VALUES ('to_$_', 'http', '$_', 2)") foreach @paths;
+$keeper->query("INSERT INTO http_endpoints (name, url) VALUES ('all-secret', '{{secret.url}}'); INSERT INTO job_types (job_type, runner, endpoint, max_attempts) VALUES ('to_all-secret', 'http', 'all-secret', 2)");
+$keeper->query("INSERT INTO http_endpoints (name, url, headers) VALUES ('unknown', '$url/echo', '{\"A\": \"{{secret.token}} {{secret.unknown}}\"}'); INSERT INTO job_types (job_type, runner, endpoint) VALUES ('to_unknown', 'http', 'unknown')");
+$keeper->query("SELECT subscribe_event('canary.sings', endpoint => 'echo')");
+$node->safe_psql('postgres', q{SELECT publish_event('canary.sings', '{"n": 1}')}, extra_params => [ '-U', 'producer' ]);
+$node->safe_psql('postgres', "SELECT enqueue_job('to_$_', '{\"n\": 1}')", extra_params => [ '-U', 'producer' ]) foreach @paths, 'all-secret', 'unknown';
+
+# What others see while a request is under way
+wait_for_query($node, "SELECT count(*) FROM jobs_queue WHERE job_type = 'to_hangs' AND status = 'running'", 1);
+my $activity = $node->safe_psql('postgres', q{SELECT string_agg(a::text, E'\n') FROM pg_stat_activity a WHERE backend_type LIKE 'jobqueue%'});
+like($activity, qr/dispatcher/, 'a request is under way');
+unlike($activity, $bird, 'and nobody sees its secrets');
+# they change meanwhile, and a file goes
+$keeper->query("SELECT set_secret('sent', '" . canary() . "')");
+wait_for_query($node, q{SELECT count(*) FROM jobs_queue_live}, 0);
+is($node->safe_psql('postgres', q{SELECT string_agg(format('%s %s', job_type, status), ', ' ORDER BY job_type) FROM jobs_queue}),
+	'to_all-secret completed, to_binary completed, to_broken failed, to_echo completed, to_fails failed, to_hangs failed, to_json completed, to_permanent failed, to_redirect failed, to_resets failed, to_unknown failed, webhook:echo completed',
+	'what became of them');
+is($node->safe_psql('postgres', q{SELECT last_error ~ 'secret "unknown" does not exist' FROM jobs_queue WHERE job_type = 'to_unknown'}), 't', 'an error names a secret');
+my $requests = slurp_file($received);
+like($requests, qr/^X-Token: \Q$sent\E\r$/m, 'the server was told');
+like($requests, qr/^Authorization: Bearer canary_\d+_bird\r$/m, 'also what is in a file');
+my ($id, $at, $signatures) = map { $requests =~ /^$_: (.*?)\r$/mi } qw(webhook-id webhook-timestamp webhook-signature);
+my ($signed) = $requests =~ /^webhook-id: \Q$id\E\r\n.*?\r\n\r\n(.*?)\n(?:POST|\z)/ms;
+my @signatures = map { 'v1,' . pad(hmac_sha256_base64("$id.$at.$signed", $_)) } map { MIME::Base64::decode_base64(substr $_, 6) } $key, $old_key;
+is($signatures, "@signatures", 'both keys sign');
+
+sub pad { my ($base64) = @_; return $base64 . '=' x (-length($base64) % 4) }
+
 # ---- searching ----
 
 sub log_is_clean
@@ -153,7 +242,7 @@ for my $role (@roles)
 		$read++ if $session->{message} eq '';
 		next unless ($session->{output} // '') =~ $bird;
 		$found++;
-		diag("$role: $query");
+		diag("$role: $query: $1") while $session->{output} =~ /(.{0,80}$bird.{0,20})/g;
 	}
 	is($found, 0, "nothing in what $role can read ($read of them)");
 }
@@ -204,6 +293,8 @@ wait_for_query($node, 'SELECT true');
 ok(is_logged(qr/Failed process was running: SELECT set_secret\(\.\.\.\)/), 'the crash was logged');
 log_is_clean('and without the value');
 $_->quit foreach $keeper, $boss;
+kill 'TERM', $serving;
+waitpid $serving, 0;
 
 $node->stop;
 done_testing();
