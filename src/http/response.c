@@ -17,6 +17,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/json.h"
 
 #define MAX_HEADERS 100			/* that are kept */
 #define MAX_JSON_DEPTH 1000
@@ -30,6 +31,9 @@ typedef struct Header
 	int			value_length;
 } Header;
 
+static const char *path_of_url(const char *secret);
+static void strike_forms(JqHttpResponse *response, const char *secret);
+static void strike_both(JqHttpResponse *response, const char *text);
 static void strike(char *data, Size size, const char *secret);
 static bool next_header(const JqHttpResponse *response, Size *offset,
 						Header *header);
@@ -50,23 +54,55 @@ jq_http_response_strike_out(JqHttpResponse *response,
 {
 	for (int i = 0; i < count; i++)
 	{
-		StringInfoData encoded;
+		const char *path = path_of_url(secrets[i]);
 
-		initStringInfo(&encoded);
-		jq_percent_encode(&encoded, secrets[i], strlen(secrets[i]));
-		strike(unconstify(char *, response->headers), response->headers_size,
-			   secrets[i]);
-		strike(unconstify(char *, response->body), response->body_size,
-			   secrets[i]);
-		if (strcmp(encoded.data, secrets[i]) != 0)
-		{
-			strike(unconstify(char *, response->headers),
-				   response->headers_size, encoded.data);
-			strike(unconstify(char *, response->body), response->body_size,
-				   encoded.data);
-		}
-		explicit_bzero(encoded.data, encoded.len);
+		strike_forms(response, secrets[i]);
+		if (path != NULL)
+			strike_forms(response, path);
 	}
+}
+
+/* A secret may be all of a URL, of which a server sees only the end. */
+static const char *
+path_of_url(const char *secret)
+{
+	const char *host = strstr(secret, "://");
+	const char *path = host == NULL ? NULL : strpbrk(host + 3, "/?");
+
+	return path == NULL || path[1] == '\0' ? NULL : path;
+}
+
+/* The ways in which a server might write it. */
+static void
+strike_forms(JqHttpResponse *response, const char *secret)
+{
+	StringInfoData percent;
+	StringInfoData json;
+	StringInfoData slashes;
+
+	initStringInfo(&percent);
+	jq_percent_encode(&percent, secret, strlen(secret));
+	initStringInfo(&json);
+	escape_json(&json, secret);
+	json.data[--json.len] = '\0';	/* the quote at its end */
+	initStringInfo(&slashes);
+	for (const char *c = json.data + 1; *c != '\0'; c++)
+		appendStringInfo(&slashes, *c == '/' ? "\\%c" : "%c", *c);
+
+	strike_both(response, secret);
+	strike_both(response, percent.data);
+	strike_both(response, json.data + 1);
+	strike_both(response, slashes.data);
+	explicit_bzero(percent.data, percent.len);
+	explicit_bzero(json.data, json.len);
+	explicit_bzero(slashes.data, slashes.len);
+}
+
+static void
+strike_both(JqHttpResponse *response, const char *text)
+{
+	strike(unconstify(char *, response->headers), response->headers_size, text);
+	strike(unconstify(char *, response->body), response->body_size, text);
 }
 
 static void

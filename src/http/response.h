@@ -17,8 +17,8 @@
 #include "utils/jsonb.h"
 
 /*
- * Overwrites what equals one of the secrets, as it is or percent-encoded, in
- * headers and body.
+ * Overwrites what equals one of the secrets, as it is, percent-encoded or as
+ * JSON writes it, in headers and body; of a URL, also what follows its host.
  */
 extern void jq_http_response_strike_out(JqHttpResponse *response,
 										const char *const *secrets, int count);
