@@ -314,7 +314,7 @@ for my $function ([ 'now()', 'timestamptz' ], [ 'clock_timestamp()', 'timestampt
 	  . ($result =~ /^(?:SETOF|void)/ ? '' : ' NULL') . "; END \$f\$;";
 	$shadows++;
 }
-for my $table (@shadowed_tables, qw(registered_workers http_endpoints event_subscriptions job_stats running_jobs))
+for my $table (@shadowed_tables, qw(registered_workers http_endpoints http_secrets http_secret_values event_subscriptions job_stats running_jobs))
 {
 	$trap .= "CREATE TABLE evil.$table (id bigint); GRANT ALL ON evil.$table TO PUBLIC;";
 	$shadows++;
@@ -551,12 +551,13 @@ $node->safe_psql('postgres', q{
 	SELECT schedule_sql('of gone', '@yearly', 'SELECT public.note(''gone'')');
 	INSERT INTO http_endpoints (name, url) VALUES ('of gone', 'https://example.org');
 	INSERT INTO event_subscriptions (event_type, job_type) VALUES ('gone', 'of_gone');
+	SELECT set_secret('of_gone', 'x');
 	RESET SESSION AUTHORIZATION;
 	SELECT complete_job(id) FROM jobs_queue WHERE job_type = 'old'});
 my $oid = $node->safe_psql('postgres', q{SELECT oid FROM pg_roles WHERE rolname = 'gone'});
 $node->safe_psql('postgres', 'DROP OWNED BY gone; DROP ROLE gone');
 $node->restart;		# a scheduler looks when it starts, and then each minute
-my $of_gone = join ' UNION ALL ', map { "SELECT 1 FROM $_ WHERE owner::oid = $oid" } qw(jobs_queue job_types cron_tasks http_endpoints event_subscriptions);
+my $of_gone = join ' UNION ALL ', map { "SELECT 1 FROM $_ WHERE owner::oid = $oid" } qw(jobs_queue job_types cron_tasks http_endpoints event_subscriptions http_secrets);
 wait_for_query($node, "SELECT NOT EXISTS ($of_gone)");
 $node->stop;
 $node->command_ok([ 'pg_resetwal', '-f', '-o', $oid, $node->data_dir ], 'oids begin anew');
