@@ -321,6 +321,9 @@ UPDATE public.cron_tasks SET next_run_at = pg_catalog.now() - interval '1 hour';
 SELECT public.enqueue_cron_tasks();
 SELECT public.unschedule_cron_task('tick');
 SELECT public.schedule_sql('tock', '@hourly', 'SELECT 1');
+SELECT public.set_secret('token', 'a'), public.set_secret('token', 'b'), public.secret_problem('token'), public.drop_secret('token');
+SELECT public.subscribe_event('a.*', 'mail') OPERATOR(pg_catalog.>) 0 AS ok;
+SELECT pg_catalog.cardinality(public.publish_event('a.b', '{}', 'key')), public.unsubscribe_event('a.*', 'mail');
 SELECT public.grant_job_role('regress_worker', 'operator');
 SELECT status, jobs FROM public.job_stats WHERE job_type OPERATOR(pg_catalog.=) 'mail'
 ORDER BY status COLLATE "C" USING OPERATOR(pg_catalog.<);
