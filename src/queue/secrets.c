@@ -67,12 +67,14 @@ bool
 jq_secret_find(const char *name, Oid user, JqSecret *secret,
 			   const char **reason)
 {
-	CachedSecret *entry = look_up(name);
+	CachedSecret *entry = NULL;
 	const char *problem;
 
 	secret->value = NULL;
 	secret->previous = NULL;
-	if (!entry->exists)
+	if (strlen(name) < sizeof(entry->name))
+		entry = look_up(name);
+	if (entry == NULL || !entry->exists)
 	{
 		*reason = psprintf("secret \"%s\" does not exist", name);
 		return false;

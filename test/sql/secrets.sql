@@ -71,6 +71,9 @@ FROM regress_values WHERE name = 'long' ORDER BY 1;
 SELECT secret_problem('long');
 SELECT pg_relation_size(reltoastrelid) AS toasted FROM pg_class
 WHERE oid IN ('http_secrets'::regclass, 'http_secret_values'::regclass) AND reltoastrelid <> 0;
+-- A longer name is another one.
+SELECT set_secret(repeat('n', 255), 'x');
+SELECT secret_problem(repeat('n', 255)) AS it, secret_problem(repeat('n', 256)) LIKE '%does not exist' AS longer, drop_secret(repeat('n', 255));
 ANALYZE http_secrets, http_secret_values;
 SELECT tablename, attname FROM pg_stats WHERE tablename LIKE 'http_secret%' AND attname = 'value';
 
@@ -116,7 +119,7 @@ SELECT regress_error('SELECT count(*) FROM http_secret_values');
 RESET row_security;
 RESET ROLE;
 -- Nobody but the owner has a right to the tables, and no policy lets anybody in.
-SELECT c.relname, c.relrowsecurity, c.relacl, (SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid) AS policies
+SELECT c.relname, c.relrowsecurity, (SELECT count(*) FROM aclexplode(c.relacl) a WHERE a.grantee <> c.relowner) AS granted, (SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid) AS policies
 FROM pg_class c WHERE c.relname IN ('http_secrets', 'http_secret_values') ORDER BY 1;
 -- They do not travel with a dump.
 SELECT c.relname FROM pg_extension e JOIN pg_class c ON c.oid = ANY (e.extconfig) WHERE e.extname = 'jobqueue' AND c.relname LIKE 'http%' ORDER BY 1;
