@@ -15,6 +15,8 @@
 
 #include "base/shared_slots.h"
 
+#include "base/config.h"
+
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -221,14 +223,16 @@ jq_slots_find_executor(const pg_uuid_t *worker)
 	return slot != NULL && slot->info.kind == JQ_WORKER_EXECUTOR ? slot : NULL;
 }
 
-/* The lock must be held. */
+/* Those that take new jobs.  The lock must be held. */
 static int
 count_dispatchers(Oid database)
 {
 	int			count = 0;
 
 	for (int i = 0; i < jq_slots_state->nslots; i++)
-		count += is_dispatcher(&jq_slots_state->slots[i], database);
+		if (is_dispatcher(&jq_slots_state->slots[i], database) &&
+			jq_slots_state->slots[i].info.state != JQ_STATE_DRAINING)
+			count++;
 	return count;
 }
 
@@ -257,7 +261,8 @@ has_room(JqWorkerKind kind, Oid database, int max_workers)
 	if (kind == JQ_WORKER_SCHEDULER)
 		return find_scheduler(database) == NULL;
 	if (kind == JQ_WORKER_DISPATCHER)
-		return count_dispatchers(database) < max_workers;
+		return count_dispatchers(database) < max_workers &&
+			free_dispatcher_number(database) < JQ_MAX_DISPATCHERS;
 	if (kind != JQ_WORKER_EXECUTOR)
 		return true;
 	for (int i = 0; i < jq_slots_state->nslots; i++)
@@ -571,7 +576,8 @@ jq_shared_wake_dispatchers(Oid database)
 
 		if (!is_dispatcher(slot, database))
 			continue;
-		count++;
+		if (slot->info.state != JQ_STATE_DRAINING)
+			count++;
 		if (slot->latch != NULL)
 			SetLatch(slot->latch);
 	}

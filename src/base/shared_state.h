@@ -211,8 +211,8 @@ extern void jq_shared_mark_database(Oid database);
 extern int	jq_shared_wake_executors(Oid database, Oid role, int count);
 
 /*
- * Wakes the dispatchers of a database.  Returns how many there are, with those
- * that are about to begin.
+ * Wakes the dispatchers of a database.  Returns how many of them take jobs, or
+ * are about to begin.
  */
 extern int	jq_shared_wake_dispatchers(Oid database);
 

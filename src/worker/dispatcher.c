@@ -74,6 +74,7 @@ static void heed_orders(void);
 static void begin_draining(void);
 static void heed_settings(void);
 static void accept_changes(void *arg);
+static void heed_changes(void);
 static void take_probes(void);
 static void prepare_probe(void *arg);
 static void exchange(void);
@@ -87,6 +88,7 @@ static void take_new_jobs(void);
 static void drop_new_jobs(void);
 static void extend_leases(void *arg);
 static bool is_idle(void);
+static bool is_drained(void);
 static long wait_ms(void);
 
 void
@@ -103,10 +105,12 @@ jq_dispatcher_main(Datum arg)
 		jq_worker_begin_cycle();
 		run_cycle();
 		jq_shared_report_cycle();
+		if (is_draining && is_drained())
+			break;
 		if (is_idle())
 		{
 			jq_shared_report_state(JQ_STATE_IDLE);
-			if (is_draining || must_exit ||
+			if (must_exit ||
 				jq_clock_ms() - idle_since >= jq_config_dispatcher_idle_timeout)
 				break;
 		}
@@ -145,6 +149,7 @@ prepare(void)
 static void
 run_cycle(void)
 {
+	bool		had_suspect = jq_targets_have_suspect();
 	bool		is_full;
 
 	heed_orders();
@@ -155,7 +160,7 @@ run_cycle(void)
 		CHECK_FOR_INTERRUPTS();
 		if (!jq_delivery_collect())
 			continue;
-		if (has_more)
+		if (has_more || (had_suspect && !jq_targets_have_suspect()))
 			claim_at = 0;		/* there is room again */
 		if (jq_targets_waiting() > 0)
 		{
@@ -221,17 +226,24 @@ heed_settings(void)
 	claim_at = 0;
 }
 
-/*
- * Lets invalidations in.  When an endpoint, a job type or a secret has
- * changed, the jobs that wait are given back, to be claimed and made anew.
- */
+/* Lets invalidations in, as the beginning of each transaction does. */
 static void
 accept_changes(void *arg)
 {
-	uint32		now[3];
-
 	jq_catalog_begin();
 	jq_catalog_commit();
+	heed_changes();
+}
+
+/*
+ * When an endpoint, a job type or a secret has changed, the jobs that wait are
+ * given back, to be claimed and made anew.
+ */
+static void
+heed_changes(void)
+{
+	uint32		now[3];
+
 	now[0] = jq_endpoints_generation();
 	now[1] = jq_job_types_generation();
 	now[2] = jq_secrets_generation();
@@ -327,6 +339,7 @@ record_and_claim(void *arg)
 		must_exit = true;
 	else
 	{
+		heed_changes();
 		jq_endings_write();
 		if (is_claiming)
 			claim();
@@ -367,9 +380,6 @@ claim(void)
 			claim_for(list_make1(name), Min(wanted, MAX_CLAIM));
 	}
 	note_next_due(job_types);
-	seen_generation[0] = jq_endpoints_generation();
-	seen_generation[1] = jq_job_types_generation();
-	seen_generation[2] = jq_secrets_generation();
 }
 
 static void
@@ -496,6 +506,17 @@ is_idle(void)
 		jq_endings_count() == 0;
 }
 
+/*
+ * Endings that could not be recorded even alone are left to the scheduler,
+ * which takes back what a process that has ended holds.
+ */
+static bool
+is_drained(void)
+{
+	return jq_targets_under_way() == 0 && jq_targets_waiting() == 0 &&
+		jq_endings_ready() == 0;
+}
+
 static long
 earlier(long a, long b)
 {
@@ -511,16 +532,12 @@ wait_ms(void)
 
 	wait = earlier(wait, jq_http_client_wait_ms());
 	wait = earlier(wait, jq_targets_linger_ms());
-	wait = earlier(wait, jq_endings_wait_ms());
+	wait = earlier(wait, Max(jq_endings_wait_ms(), failed_until - now));
 	if (!is_draining)
-		wait = earlier(wait, (long) Max(claim_at - now, 0));
+		wait = earlier(wait, (long) Max(Max(claim_at, failed_until) - now, 0));
 	if (jq_targets_under_way() + jq_targets_waiting() > 0)
 		wait = earlier(wait, (long) Max(lease_at - now, 0));
 	if (drain_until != PG_INT64_MAX)
 		wait = earlier(wait, (long) Max(drain_until - now, 0));
-	if (failed_until > now)
-		wait = Max(wait, 10);
-	if (is_idle() && is_draining)
-		wait = 0;
 	return wait;
 }
