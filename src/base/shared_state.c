@@ -16,7 +16,6 @@
 #include "base/shared_slots.h"
 
 #include "base/config.h"
-
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
