@@ -14,7 +14,9 @@ use Test::More;
 
 need_peers('nginx', 'nghttpd', 'webhooks');
 
+# Nothing here waits for a poll: whoever makes a job ready says so.
 my $node = JobQueue::Cluster->new('main', conf => <<'CONF');
+jobqueue.poll_interval = 1h
 jobqueue.http_allow_cidrs = '127.0.0.0/8, ::1/128'
 jobqueue.http_allow_ports = '*'
 jobqueue.http_host_connections = 100
@@ -89,6 +91,14 @@ my @plain = $nginx->requests('plain');
 is(scalar(@plain), 201, 'each job is one request');
 my %connections = map { $_->{connection} => 1 } @plain;
 cmp_ok(scalar(keys %connections), '<=', 100, 'connections are used again');
+
+# The second is enqueued when the first is already on its way.
+add_endpoint('plain_paced', $nginx->url('/paced'));
+my @paced = (enqueue('plain_paced', '{}'));
+wait_for_query($node, "SELECT status FROM jobs_queue WHERE id = $paced[0]", 'running');
+push @paced, enqueue('plain_paced', '{}');
+is(join(' ', map { ended($_, 'status') } @paced), 'completed completed', 'two slow requests');
+is(most_at_once(grep { $_->{path} eq '/paced' } $nginx->requests('plain')), 2, 'one does not wait for the other');
 
 # TLS and HTTP/2
 
