@@ -44,6 +44,7 @@
 #define MAX_SECRETS 16			/* of one request */
 #define OWN_HEADERS 6			/* that are added to those of the user */
 #define USER_AGENT "User-Agent: jobqueue/1.0"
+#define NO_CONTENT_TYPE "Content-Type:" /* libcurl calls no body a form */
 #define MAX_TIMEOUT_US USECS_PER_DAY
 #define MAX_KEPT_CONTEXTS 512
 
@@ -770,6 +771,8 @@ jq_http_job_compose(JqHttpJob **jobs, int count, JqHttpRequest *request)
 	if (job->content_type != NULL)
 		request->headers[request->nheaders++] =
 			psprintf("Content-Type: %s", job->content_type);
+	else if (!has_header(job, "Content-Type"))
+		request->headers[request->nheaders++] = pstrdup(NO_CONTENT_TYPE);
 	if (!has_header(job, "User-Agent"))
 		request->headers[request->nheaders++] = pstrdup(USER_AGENT);
 	if (job->request_size > 1)
