@@ -55,7 +55,7 @@ typedef struct CachedEndpoint
 	int			timeout_ms;
 	int			connect_timeout_ms;
 	int			max_concurrency;
-	int			max_response;
+	int			max_response;	/* -1: nothing */
 } CachedEndpoint;
 
 static MemoryContext cache_context = NULL;
@@ -227,8 +227,7 @@ read_limits(CachedEndpoint *entry)
 		settings->low_speed_time = 10;
 	if (read_column(17, &value))
 		entry->max_concurrency = DatumGetInt32(value);
-	if (read_column(18, &value))
-		entry->max_response = DatumGetInt32(value);
+	entry->max_response = read_column(18, &value) ? DatumGetInt32(value) : -1;
 	settings->max_redirects = DatumGetInt32(jq_statement_value(0, 19));
 }
 
@@ -297,7 +296,7 @@ apply_defaults(CachedEndpoint *entry)
 		settings->connect_timeout_ms = entry->connect_timeout_ms;
 	if (entry->max_concurrency != 0)
 		settings->max_concurrency = entry->max_concurrency;
-	if (entry->max_response != 0)
+	if (entry->max_response >= 0)
 		settings->max_response = entry->max_response;
 }
 
