@@ -58,6 +58,13 @@ static JqStatement next_jobs = {
 	.argtypes = {OIDOID, BOOLOID, TEXTARRAYOID}
 };
 
+static JqStatement select_job_type = {
+	.text = "SELECT job_type FROM @.jobs_queue_live WHERE id = $1",
+	.nargs = 1,
+	.argtypes = {INT8OID}
+};
+
+static void refuse_http(int64 job_id);
 static bool claim_own(int64 job_id, OwnRun *run, bool must_be_there);
 static bool run_own(OwnRun *run);
 pg_noreturn static void refuse_autonomous(const OwnRun *run);
@@ -70,8 +77,29 @@ jobqueue_run_job(PG_FUNCTION_ARGS)
 	int64		job_id = jq_argument_job_id(fcinfo, 0);
 	OwnRun		run = {0};
 
+	refuse_http(job_id);
 	(void) claim_own(job_id, &run, true);
 	PG_RETURN_BOOL(run_own(&run));
+}
+
+/* A request cannot be taken back with the transaction, nor wait inside of it. */
+static void
+refuse_http(int64 job_id)
+{
+	Datum		values[1] = {Int64GetDatum(job_id)};
+	bool		is_http;
+
+	jq_scope_enter_read_only();
+	is_http = jq_statement_query(&select_job_type, values, NULL, 1) > 0 &&
+		jq_job_type(TextDatumGetCString(jq_statement_value(0, 1)))->runner ==
+		JQ_RUNNER_HTTP;
+	jq_scope_leave();
+	if (is_http)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("job " INT64_FORMAT " is an HTTP job and cannot be run in a session",
+						job_id),
+				 errhint("The dispatcher of the server sends it once the transaction that enqueued it has committed.")));
 }
 
 Datum
