@@ -32,7 +32,7 @@ PG_FUNCTION_INFO_V1(jobqueue_queue_status);
 static JqStatement pause_type = {
 	.text = "INSERT INTO @.job_types AS t"
 	" (job_type, runner, enabled, paused_at, pause_reason)"
-	" VALUES ($1, CASE WHEN $1 = 'sql' THEN 'sql' ELSE 'external' END,"
+	" VALUES ($1, CASE WHEN $1 IN ('sql', 'http') THEN $1 ELSE 'external' END,"
 	" false, now(), $2)"
 	" ON CONFLICT (job_type) DO UPDATE"
 	" SET enabled = false, paused_at = now(), pause_reason = $2"
