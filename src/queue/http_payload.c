@@ -7,8 +7,11 @@
  */
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
+
 #include "base/json.h"
 #include "base/ownership.h"
+#include "http/form.h"
 #include "http/header.h"
 #include "http/template.h"
 #include "http/url.h"
@@ -20,10 +23,12 @@ static const char *const members[] = {
 };
 
 static void check_members(Jsonb *payload);
+static void check_texts(Jsonb *payload);
 static void check_url(const char *url);
 static void check_endpoint(const char *name, Oid owner);
 static void check_headers(Jsonb *payload);
 static void check_body(Jsonb *payload, const char *endpoint);
+static const char *body_flaw(Jsonb *body, JqBodyType type);
 
 Jsonb *
 jq_http_payload(const JqHttpCall *call)
@@ -57,6 +62,7 @@ jq_http_payload_check(Jsonb *payload, Oid owner)
 				 errmsg("payload of a job of type \"http\" must have a text \"url\" or a text \"endpoint\""),
 				 errhint("Use enqueue_http().")));
 	check_members(payload);
+	check_texts(payload);
 	if (url != NULL)
 		check_url(url);
 	else
@@ -91,6 +97,25 @@ check_members(Jsonb *payload)
 					 errmsg("unrecognized member \"%s\" in the payload of a job of type \"http\"",
 							key),
 					 errhint("Its members are url, endpoint, method, headers, body and body_type.")));
+	}
+}
+
+static void
+check_texts(Jsonb *payload)
+{
+	static const char *const texts[] = {
+		"url", "endpoint", "method", "body_type"
+	};
+
+	for (int i = 0; i < (int) lengthof(texts); i++)
+	{
+		JsonbValue *value = jq_json_find(payload, texts[i]);
+
+		if (value != NULL && value->type != jbvString && value->type != jbvNull)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("member \"%s\" in the payload of a job of type \"http\" must be a string",
+							texts[i])));
 	}
 }
 
@@ -146,6 +171,7 @@ check_body(Jsonb *payload, const char *endpoint)
 	char	   *method = jq_json_text(payload, "method");
 	Jsonb	   *body = jq_json_member(payload, "body");
 	JqBodyType	body_type = JQ_BODY_JSON;
+	const char *flaw;
 
 	if (method == NULL)
 		method = endpoint != NULL ? jq_endpoint(endpoint)->method : "POST";
@@ -160,10 +186,27 @@ check_body(Jsonb *payload, const char *endpoint)
 		body_type = jq_endpoint(endpoint)->body_type;
 	if (body == NULL || body_type == JQ_BODY_JSON)
 		return;
-	if (body_type == JQ_BODY_FORM ? !jq_json_is_object(body) :
-		!jq_json_is_string(body))
+	flaw = body_flaw(body, body_type);
+	if (flaw != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("body does not fit its type"),
-				 errdetail("A form must be an object, a text or binary body a string.")));
+				 errdetail("%s", flaw)));
+}
+
+/* Found by writing it as it will be sent. */
+static const char *
+body_flaw(Jsonb *body, JqBodyType type)
+{
+	StringInfoData out;
+
+	if (type == JQ_BODY_FORM ? !jq_json_is_object(body) :
+		!jq_json_is_string(body))
+		return "A form must be an object, a text or binary body a string.";
+	initStringInfo(&out);
+	if (type == JQ_BODY_FORM)
+		return jq_form_encode(&out, body);
+	if (type == JQ_BODY_BINARY)
+		return jq_base64_decode(&out, jq_json_root_text(body));
+	return NULL;
 }
