@@ -39,6 +39,7 @@ static void judge_items(JqHttpJob **jobs, int count, Jsonb *value,
 static Jsonb *find_items(const JqHttpJob *job, Jsonb *value);
 static void judge_item(Jsonb *item, JqOutcome *outcome);
 static void judge_item_object(Jsonb *item, JqOutcome *outcome);
+static int	status_of(Numeric number);
 static void strike_out(JqHttpJob **jobs, int count, JqHttpResponse *response);
 
 void
@@ -270,6 +271,16 @@ judge_item(Jsonb *item, JqOutcome *outcome)
 	}
 }
 
+/* 0: no number that a status can be. */
+static int
+status_of(Numeric number)
+{
+	double		value = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+														   NumericGetDatum(number)));
+
+	return value >= 0 && value <= 999 ? (int) value : 0;
+}
+
 /*
  * {"status": an HTTP status or a word, "success": boolean, "error": text,
  * "permanent": boolean}: a status is judged like that of a response; else
@@ -287,11 +298,8 @@ judge_item_object(Jsonb *item, JqOutcome *outcome)
 
 	if (status != NULL && status->type == jbvNumeric)
 	{
-		int			code = DatumGetInt32(DirectFunctionCall1(numeric_int4,
-															 NumericGetDatum(status->val.numeric)));
-
 		outcome->is_permanent = false;
-		judge_status(code, outcome);
+		judge_status(status_of(status->val.numeric), outcome);
 		outcome->reason_length = outcome->kind == JQ_OUTCOME_FAILED ?
 			strlen(outcome->error) : 0;
 		if (outcome->kind == JQ_OUTCOME_FAILED && string != NULL)

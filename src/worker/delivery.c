@@ -45,6 +45,14 @@ typedef struct Delivery
 	bool		is_resolving;	/* a thread may be finding its address */
 } Delivery;
 
+/* What judging an answer needs. */
+typedef struct Judgement
+{
+	Delivery   *delivery;
+	JqHttpResponse *response;
+	JqOutcome  *outcomes;
+} Judgement;
+
 static dlist_head deliveries = DLIST_STATIC_INIT(deliveries);
 
 static bool send_next(JqTarget *target, bool to_end);
@@ -60,6 +68,7 @@ static void end_resolving(Delivery *delivery, bool is_resolved,
 						  bool has_thread);
 static void end_transfer(JqHttpTransfer *transfer);
 static void judge(void *arg);
+static void judge_unread(Judgement *judgement);
 static bool follow(Delivery *delivery, const JqHttpResponse *response);
 static const char *next_request(Delivery *delivery,
 								const JqHttpResponse *response,
@@ -282,14 +291,6 @@ end_resolving(Delivery *delivery, bool is_resolved, bool has_thread)
 
 /* ---- answers ---- */
 
-/* What judging an answer needs. */
-typedef struct Judgement
-{
-	Delivery   *delivery;
-	JqHttpResponse *response;
-	JqOutcome  *outcomes;
-} Judgement;
-
 bool
 jq_delivery_collect(void)
 {
@@ -334,7 +335,8 @@ end_transfer(JqHttpTransfer *transfer)
 	{
 		judgement.response = &response;
 		judgement.outcomes = palloc0(sizeof(JqOutcome) * delivery->count);
-		(void) jq_worker_protect(judge, &judgement);
+		if (!jq_worker_protect(judge, &judgement))
+			judge_unread(&judgement);
 		jq_http_transfer_release(transfer);
 		for (int i = 0; i < delivery->count; i++)
 			jq_endings_add(delivery->jobs[i], &judgement.outcomes[i]);
@@ -351,11 +353,6 @@ judge(void *arg)
 	JqOutcome  *outcomes = judgement->outcomes;
 	JqHttpJob **jobs = delivery->jobs;
 
-	for (int i = 0; i < delivery->count; i++)
-	{
-		outcomes[i].kind = JQ_OUTCOME_FAILED;
-		outcomes[i].error = "the response could not be read";
-	}
 	jq_http_job_outcomes(jobs, delivery->count, judgement->response,
 						 delivery->redirects, outcomes);
 	for (int i = 0; i < delivery->count; i++)
@@ -365,6 +362,18 @@ judge(void *arg)
 			jq_http_outcome_copy(&outcomes[i]);
 		jq_http_outcome_log(jobs[i], &outcomes[i]);
 	}
+}
+
+/* What was found before an error may be gone with it. */
+static void
+judge_unread(Judgement *judgement)
+{
+	JqOutcome	outcome = {
+		.kind = JQ_OUTCOME_FAILED,.error = "the response could not be read"
+	};
+
+	for (int i = 0; i < judgement->delivery->count; i++)
+		judgement->outcomes[i] = outcome;
 }
 
 /*

@@ -63,6 +63,10 @@ static bool must_exit = false;	/* the extension has gone */
 static bool is_careful = false; /* the last exchange failed: a job may be why */
 static bool has_more = false;	/* the last claim may have left some behind */
 static bool is_short = false;	/* and there was room for more of them */
+static bool has_new_suspect = false;	/* it found a job that crashed the
+										 * server */
+static bool is_up_to_date = false;	/* with changes, in this cycle */
+static int64 quiet_since = 0;	/* nothing has been under way */
 static uint32 seen_generation[3];	/* of what waiting jobs were made from */
 
 /* Claimed in a transaction that has yet to commit. */
@@ -74,7 +78,7 @@ static void heed_orders(void);
 static void begin_draining(void);
 static void heed_settings(void);
 static void accept_changes(void *arg);
-static void heed_changes(void);
+static bool heed_changes(void);
 static void take_probes(void);
 static void prepare_probe(void *arg);
 static void exchange(void);
@@ -82,7 +86,6 @@ static bool may_claim(void);
 static void record_and_claim(void *arg);
 static void claim(void);
 static void claim_for(List *job_types, int wanted);
-static bool has_new_suspect(void);
 static void note_next_due(List *job_types);
 static void take_new_jobs(void);
 static void drop_new_jobs(void);
@@ -152,6 +155,7 @@ run_cycle(void)
 	bool		had_suspect = jq_targets_have_suspect();
 	bool		is_full;
 
+	is_up_to_date = false;
 	heed_orders();
 	heed_settings();
 	do
@@ -177,7 +181,11 @@ run_cycle(void)
 		lease_at = jq_clock_ms() + LEASE_INTERVAL_MS;
 		(void) jq_worker_protect(extend_leases, NULL);
 	}
+	if (jq_targets_waiting() > 0 && !is_up_to_date)
+		(void) jq_worker_protect(accept_changes, NULL);
 	(void) jq_delivery_send(is_draining);
+	if (jq_targets_under_way() > 0)
+		quiet_since = jq_clock_ms();
 }
 
 /* What others ask of this process. */
@@ -232,26 +240,30 @@ accept_changes(void *arg)
 {
 	jq_catalog_begin();
 	jq_catalog_commit();
-	heed_changes();
+	(void) heed_changes();
 }
 
 /*
  * When an endpoint, a job type or a secret has changed, the jobs that wait are
- * given back, to be claimed and made anew.
+ * given back, to be claimed and made anew.  True: there were such.
  */
-static void
+static bool
 heed_changes(void)
 {
-	uint32		now[3];
+	uint32		now[3] = {
+		jq_endpoints_generation(), jq_job_types_generation(),
+		jq_secrets_generation()
+	};
 
-	now[0] = jq_endpoints_generation();
-	now[1] = jq_job_types_generation();
-	now[2] = jq_secrets_generation();
+	is_up_to_date = true;
 	if (memcmp(now, seen_generation, sizeof(now)) == 0)
-		return;
+		return false;
 	memcpy(seen_generation, now, sizeof(now));
-	jq_delivery_release_waiting();
 	claim_at = 0;
+	if (jq_targets_waiting() == 0)
+		return false;
+	jq_delivery_release_waiting();
+	return true;
 }
 
 /* ---- probes ---- */
@@ -339,10 +351,13 @@ record_and_claim(void *arg)
 		must_exit = true;
 	else
 	{
-		heed_changes();
+		bool		must_follow = heed_changes();
+
 		jq_endings_write();
 		if (is_claiming)
 			claim();
+		if (must_follow)
+			claim_at = 0;		/* once they are given back */
 	}
 	jq_db_commit();
 }
@@ -359,6 +374,7 @@ claim(void)
 
 	has_more = false;
 	is_short = false;
+	has_new_suspect = false;
 	foreach(cell, job_types)
 	{
 		char	   *name = (char *) lfirst(cell);
@@ -395,8 +411,9 @@ claim_for(List *job_types, int wanted)
 	table_close(rel, NoLock);
 	claim.worker = worker_id;
 	claim.holder = jq_shared_incarnation();
-	claim.skip_suspects = jq_targets_have_suspect() ||
+	claim.skip_suspects = has_new_suspect || jq_targets_have_suspect() ||
 		!jq_shared_begin_suspect();
+	has_more |= claim.skip_suspects;
 	if (jq_claim(&claim, rows, row_type) > 0)
 	{
 		MemoryContext old;
@@ -410,6 +427,9 @@ claim_for(List *job_types, int wanted)
 			JqHttpJob  *job = jq_http_job_read(slot, &worker_id, jobs_context,
 											   is_careful);
 
+			/* It came alone, whatever is behind it. */
+			if (job->is_suspect)
+				has_new_suspect = has_more = is_short = true;
 			old = MemoryContextSwitchTo(jobs_context);
 			new_jobs = lappend(new_jobs, job);
 			MemoryContextSwitchTo(old);
@@ -417,19 +437,8 @@ claim_for(List *job_types, int wanted)
 		ExecDropSingleTupleTableSlot(slot);
 	}
 	tuplestore_end(rows);
-	if (!has_new_suspect() && !jq_targets_have_suspect())
+	if (!has_new_suspect && !jq_targets_have_suspect())
 		jq_shared_end_suspect();
-}
-
-static bool
-has_new_suspect(void)
-{
-	ListCell   *cell;
-
-	foreach(cell, new_jobs)
-		if (((JqHttpJob *) lfirst(cell))->is_suspect)
-		return true;
-	return false;
 }
 
 /* When to claim again, unless somebody calls before. */
@@ -507,14 +516,15 @@ is_idle(void)
 }
 
 /*
- * Endings that could not be recorded even alone are left to the scheduler,
- * which takes back what a process that has ended holds.
+ * Endings that cannot be recorded are tried for a while, and then left to the
+ * scheduler, which takes back what a process that has ended holds.
  */
 static bool
 is_drained(void)
 {
-	return jq_targets_under_way() == 0 && jq_targets_waiting() == 0 &&
-		jq_endings_ready() == 0;
+	return is_idle() ||
+		(jq_targets_under_way() == 0 && jq_endings_ready() == 0 &&
+		 jq_clock_ms() - quiet_since >= jq_config_shutdown_timeout);
 }
 
 static long
@@ -537,6 +547,8 @@ wait_ms(void)
 		wait = earlier(wait, (long) Max(Max(claim_at, failed_until) - now, 0));
 	if (jq_targets_under_way() + jq_targets_waiting() > 0)
 		wait = earlier(wait, (long) Max(lease_at - now, 0));
+	if (is_draining && jq_targets_under_way() == 0)
+		wait = earlier(wait, 100);	/* until it gives up */
 	if (drain_until != PG_INT64_MAX)
 		wait = earlier(wait, (long) Max(drain_until - now, 0));
 	return wait;

@@ -31,27 +31,38 @@
 #define MAX_RESOLVING 64		/* threads that may be resolving names */
 #define MAX_RESOLVING_HERE 4	/* of one target */
 #define THREAD_MS 60000			/* how long a name may take after a timeout */
+#define MAX_TYPES 16			/* job types that are gathered at a target */
 #define MIN_LINGER_MS 10		/* another dispatcher may have the places */
 #define WAIT_BUSY_MS 1000		/* for a busy host, at least */
 #define MAX_WAIT_BUSY_MS 60000
+
+/* Job types that were met among the jobs of a target. */
+typedef struct TypesMet
+{
+	const char *names[MAX_TYPES];
+	int			count;
+} TypesMet;
 
 dlist_head	jq_targets_busy = DLIST_STATIC_INIT(jq_targets_busy);
 
 static HTAB *targets = NULL;
 static int	nwaiting = 0;		/* jobs */
-static int	njobs_under_way = 0;
+static int	nwaiting_by_url = 0;
+static double requests_waiting = 0; /* if all were full */
 static int	nunder_way = 0;		/* requests */
 static int	nsuspects = 0;
 static int	nresolving = 0;
 static int64 threads[MAX_RESOLVING];	/* until when one may be there */
 
 static void forget_idle_targets(void);
+static double room_left(void);
 static int	count_ahead(int at_once, int64 average_us);
 static TimestampTz next_turn(JqTarget *target);
 static bool may_send(const JqTarget *target, const JqHttpJob *job);
 static bool is_known(const JqTarget *target, const JqHttpJob *job);
 static int	count_threads(void);
 static int	gather(JqTarget *target, JqHttpJob **jobs, bool to_end);
+static bool is_first_of_type(TypesMet *met, const JqHttpJob *job);
 static int	gather_of_type(JqTarget *target, JqHttpJob *first,
 						   JqHttpJob **jobs);
 
@@ -113,16 +124,25 @@ count_ahead(int at_once, int64 average_us)
 }
 
 /*
+ * In requests; jobs that wait for company count by their share.  What goes to
+ * one target must leave room for the others.
+ */
+static double
+room_left(void)
+{
+	return 2 * jq_http_client_room() + MAX_AHEAD - requests_waiting - nunder_way;
+}
+
+/*
  * As many as may be under way at once, and some ahead.  Few are not worth a
  * claim while others wait to be sent.
  */
 int
 jq_targets_wanted(const char *endpoint, int max_concurrency, int request_size)
 {
-	int			room = jq_http_client_room();
-	int			at_once = Min(max_concurrency, room);
-	int			here = nwaiting + njobs_under_way;
-	int			waiting = nwaiting;
+	int			at_once = Min(max_concurrency, jq_http_client_room());
+	int			here = (int) requests_waiting + nunder_way;
+	int			waiting = nwaiting_by_url;
 	int64		average_us = 0;
 	int			ahead;
 	int			wanted;
@@ -137,7 +157,7 @@ jq_targets_wanted(const char *endpoint, int max_concurrency, int request_size)
 	}
 	ahead = count_ahead(at_once, average_us) * request_size;
 	wanted = Min(at_once * request_size + ahead - here,
-				 (2 * room + MAX_AHEAD) * request_size - nwaiting - njobs_under_way);
+				 (int) (Max(room_left(), 0) * request_size));
 	return waiting > ahead / 2 ? 0 : Max(wanted, 0);
 }
 
@@ -156,6 +176,8 @@ jq_target_add(JqHttpJob *job, TimestampTz *retry_at)
 	if (target->nwaiting++ == 0)
 		dlist_push_tail(&jq_targets_busy, &target->node);
 	nwaiting++;
+	nwaiting_by_url += !job->is_endpoint;
+	requests_waiting += 1.0 / job->request_size;
 	nsuspects += job->is_suspect;
 	return true;
 }
@@ -179,6 +201,9 @@ jq_target_remove(JqTarget *target, JqHttpJob *job)
 {
 	dlist_delete(&job->node);
 	nwaiting--;
+	nwaiting_by_url -= !job->is_endpoint;
+	requests_waiting = nwaiting == 0 ? 0 :
+		requests_waiting - 1.0 / job->request_size;
 	nsuspects -= job->is_suspect;
 	if (--target->nwaiting == 0)
 		dlist_delete(&target->node);
@@ -240,7 +265,7 @@ static int
 gather(JqTarget *target, JqHttpJob **jobs, bool to_end)
 {
 	int64		now = jq_clock_ms();
-	const char *last_type = "";
+	TypesMet	met = {.count = 0};
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &target->waiting)
@@ -250,14 +275,26 @@ gather(JqTarget *target, JqHttpJob **jobs, bool to_end)
 		now - first->claimed_at >= first->max_linger_us / 1000;
 		int			count;
 
-		if (strcmp(first->job_type, last_type) == 0)
-			continue;			/* one that came before it is not complete */
-		last_type = first->job_type;
+		if (!is_first_of_type(&met, first))
+			continue;
 		count = gather_of_type(target, first, jobs);
 		if (count == Min(first->request_size, JQ_MAX_SHARED) || is_over)
 			return count;
 	}
 	return 0;
+}
+
+/* Whether its type was not met before; more than a few are not gathered. */
+static bool
+is_first_of_type(TypesMet *met, const JqHttpJob *job)
+{
+	for (int i = 0; i < met->count; i++)
+		if (strcmp(met->names[i], job->job_type) == 0)
+			return false;
+	if (met->count == MAX_TYPES)
+		return false;
+	met->names[met->count++] = job->job_type;
+	return true;
 }
 
 static int
@@ -279,28 +316,33 @@ gather_of_type(JqTarget *target, JqHttpJob *first, JqHttpJob **jobs)
 	return count;
 }
 
+/* A target whose places are all taken waits for one of them, not for time. */
 long
 jq_targets_linger_ms(void)
 {
 	int64		now = jq_clock_ms();
-	long		least = -1;
+	int64		least = PG_INT64_MAX;
+	dlist_iter	outer;
 	dlist_iter	iter;
 
-	dlist_foreach(iter, &jq_targets_busy)
+	dlist_foreach(outer, &jq_targets_busy)
 	{
-		JqTarget   *target = dlist_container(JqTarget, node, iter.cur);
-		JqHttpJob  *first = dlist_head_element(JqHttpJob, node,
-											   &target->waiting);
-		long		left;
+		JqTarget   *target = dlist_container(JqTarget, node, outer.cur);
+		TypesMet	met = {.count = 0};
 
-		if (first->request_size == 1 || !may_send(target, first))
+		if (!may_send(target, dlist_head_element(JqHttpJob, node,
+												 &target->waiting)))
 			continue;
-		left = (long) Max(first->claimed_at + first->max_linger_us / 1000 - now,
-						  MIN_LINGER_MS);
-		if (least < 0 || left < least)
-			least = left;
+		dlist_foreach(iter, &target->waiting)
+		{
+			JqHttpJob  *job = dlist_container(JqHttpJob, node, iter.cur);
+
+			if (is_first_of_type(&met, job))
+				least = Min(least, job->claimed_at + job->max_linger_us / 1000);
+		}
 	}
-	return least;
+	return least == PG_INT64_MAX ? -1 :
+		(long) Max(least - now, MIN_LINGER_MS);
 }
 
 /* ---- requests under way ---- */
@@ -313,7 +355,6 @@ jq_target_begin(JqTarget *target, JqHttpJob **jobs, int count, bool is_probe)
 	if (is_probe)
 		return;
 	target->jobs_under_way += count;
-	njobs_under_way += count;
 	for (int i = 0; i < count; i++)
 		nsuspects += jobs[i]->is_suspect;
 }
@@ -331,7 +372,6 @@ jq_target_end(JqTarget *target, JqHttpJob **jobs, int count, bool is_probe,
 	if (is_probe)
 		return;
 	target->jobs_under_way -= count;
-	njobs_under_way -= count;
 	for (int i = 0; i < count; i++)
 		nsuspects -= jobs[i]->is_suspect;
 }
