@@ -450,6 +450,8 @@ forget(JqHealth *health)
 	health->is_endpoint = before.is_endpoint;
 	memcpy(health->key, before.key, JQ_HEALTH_KEY_SIZE);
 	health->in_flight = before.in_flight;
+	memcpy(health->in_flight_of, before.in_flight_of,
+		   sizeof(health->in_flight_of));
 	health->requests = before.in_flight;
 	health->last_used_at = before.last_used_at;
 }

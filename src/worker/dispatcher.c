@@ -200,11 +200,8 @@ heed_orders(void)
 	if (ShutdownRequestPending || jq_shared_should_retire() ||
 		!jq_config_enabled)
 		begin_draining();
-	if (is_draining && jq_clock_ms() >= drain_until)
-	{
+	if (jq_clock_ms() >= drain_until)
 		jq_delivery_abort_all();
-		drain_until = PG_INT64_MAX;
-	}
 }
 
 /*
@@ -214,10 +211,7 @@ heed_orders(void)
 static void
 begin_draining(void)
 {
-	if (ShutdownRequestPending && drain_until == PG_INT64_MAX && !is_draining)
-		drain_until = jq_clock_ms() + jq_config_shutdown_timeout;
-	else if (ShutdownRequestPending && drain_until == PG_INT64_MAX &&
-			 jq_targets_under_way() > 0)
+	if (ShutdownRequestPending && drain_until == PG_INT64_MAX)
 		drain_until = jq_clock_ms() + jq_config_shutdown_timeout;
 	is_draining = true;
 	jq_delivery_release_waiting();
@@ -522,9 +516,12 @@ is_idle(void)
 static bool
 is_drained(void)
 {
+	int64		give_up_at = Min(drain_until,
+								 quiet_since + jq_config_shutdown_timeout);
+
 	return is_idle() ||
 		(jq_targets_under_way() == 0 && jq_endings_ready() == 0 &&
-		 jq_clock_ms() - quiet_since >= jq_config_shutdown_timeout);
+		 jq_clock_ms() >= give_up_at);
 }
 
 static long
@@ -549,7 +546,7 @@ wait_ms(void)
 		wait = earlier(wait, (long) Max(lease_at - now, 0));
 	if (is_draining && jq_targets_under_way() == 0)
 		wait = earlier(wait, 100);	/* until it gives up */
-	if (drain_until != PG_INT64_MAX)
+	if (drain_until != PG_INT64_MAX && jq_targets_under_way() > 0)
 		wait = earlier(wait, (long) Max(drain_until - now, 0));
 	return wait;
 }
