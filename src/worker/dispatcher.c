@@ -85,8 +85,8 @@ static void exchange(void);
 static bool may_claim(void);
 static void record_and_claim(void *arg);
 static void claim(void);
-static void claim_for(List *job_types, int wanted);
-static void note_next_due(List *job_types);
+static bool claim_for(List *job_types, int wanted);
+static void note_next_due(List *exhausted);
 static void take_new_jobs(void);
 static void drop_new_jobs(void);
 static void extend_leases(void *arg);
@@ -364,6 +364,7 @@ static void
 claim(void)
 {
 	List	   *job_types = jq_http_job_types();
+	List	   *exhausted = NIL;
 	ListCell   *cell;
 
 	has_more = false;
@@ -386,13 +387,14 @@ claim(void)
 			wanted = jq_targets_wanted(NULL, jq_http_client_room(), 1);
 		if (wanted == 0)
 			has_more = true;
-		else
-			claim_for(list_make1(name), Min(wanted, MAX_CLAIM));
+		else if (claim_for(list_make1(name), Min(wanted, MAX_CLAIM)))
+			exhausted = lappend(exhausted, name);
 	}
-	note_next_due(job_types);
+	note_next_due(exhausted);
 }
 
-static void
+/* Whether that was all that is due. */
+static bool
 claim_for(List *job_types, int wanted)
 {
 	JqClaim		claim = {.is_http = true,.job_types = job_types,
@@ -401,6 +403,7 @@ claim_for(List *job_types, int wanted)
 	TupleDesc	row_type = CreateTupleDescCopy(RelationGetDescr(rel));
 	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
 	TupleTableSlot *slot;
+	bool		is_full = false;
 
 	table_close(rel, NoLock);
 	claim.worker = worker_id;
@@ -414,8 +417,9 @@ claim_for(List *job_types, int wanted)
 
 		ForceSyncCommit();
 		slot = MakeSingleTupleTableSlot(row_type, &TTSOpsMinimalTuple);
-		has_more |= tuplestore_tuple_count(rows) == wanted;
-		is_short |= wanted == MAX_CLAIM;
+		is_full = tuplestore_tuple_count(rows) == wanted;
+		has_more |= is_full;
+		is_short |= is_full && wanted == MAX_CLAIM;
 		while (tuplestore_gettupleslot(rows, true, false, slot))
 		{
 			JqHttpJob  *job = jq_http_job_read(slot, &worker_id, jobs_context,
@@ -433,20 +437,24 @@ claim_for(List *job_types, int wanted)
 	tuplestore_end(rows);
 	if (!has_new_suspect && !jq_targets_have_suspect())
 		jq_shared_end_suspect();
+	return !is_full;
 }
 
-/* When to claim again, unless somebody calls before. */
+/*
+ * When to claim again, unless somebody calls before.  Those of whom more is due
+ * than there is room for wait for room.
+ */
 static void
-note_next_due(List *job_types)
+note_next_due(List *exhausted)
 {
-	JqClaim		claim = {.is_http = true,.job_types = job_types};
+	JqClaim		claim = {.is_http = true,.job_types = exhausted};
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz due_at;
 
 	claim_at = jq_clock_ms() + jq_config_poll_interval;
 	if (is_short)
 		claim_at = 0;
-	else if (!has_more && job_types != NIL)
+	else if (exhausted != NIL)
 	{
 		claim.holder = jq_shared_incarnation();
 		due_at = jq_claim_next_due(&claim);
