@@ -237,8 +237,6 @@ jq_http_client_start(const JqHttpRequest *request, void *owner)
 {
 	JqHttpPool *pool = dlist_head_element(JqHttpPool, node, &pools);
 	JqHttpTransfer *transfer = jq_transfer_new();
-	sigset_t	before;
-	bool		is_started;
 
 	if (transfer == NULL)
 		return NULL;
@@ -248,10 +246,8 @@ jq_http_client_start(const JqHttpRequest *request, void *owner)
 		jq_transfer_forget(transfer);
 		return NULL;
 	}
-	block_signals(&before);
-	is_started = curl_multi_add_handle(pool->multi, transfer->easy) == CURLM_OK;
-	restore_signals(&before);
-	if (!is_started)
+	/* It begins, and with it perhaps a thread, when libcurl is run. */
+	if (curl_multi_add_handle(pool->multi, transfer->easy) != CURLM_OK)
 	{
 		jq_transfer_forget(transfer);
 		return NULL;

@@ -77,6 +77,7 @@ static JqStatement select_endpoint = {
 static void prepare_cache(void);
 static void load_row(CachedEndpoint *entry);
 static void read_row(CachedEndpoint *entry);
+static void read_parts(JqEndpoint *settings);
 static void read_limits(CachedEndpoint *entry);
 static bool read_column(int column, Datum *value);
 static char *read_text(int column);
@@ -208,8 +209,20 @@ read_row(CachedEndpoint *entry)
 		jq_http_template_has_jsonb(settings->headers, ~0);
 	settings->has_body_template = settings->body != NULL &&
 		jq_http_template_has_jsonb(settings->body, ~0);
+	read_parts(settings);
 	settings->has_template = settings->has_header_template ||
 		settings->has_body_template || jq_http_template_has(settings->url, ~0);
+}
+
+/* What jobs would find out one by one. */
+static void
+read_parts(JqEndpoint *settings)
+{
+	MemoryContext old = MemoryContextSwitchTo(cache_context);
+
+	settings->has_parts = !jq_http_template_has(settings->url, ~0) &&
+		jq_url_parse(settings->url, &settings->parts) == NULL;
+	MemoryContextSwitchTo(old);
 }
 
 static void

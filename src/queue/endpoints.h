@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "http/client.h"
+#include "http/url.h"
 #include "utils/jsonb.h"
 
 /* How the body of a request is written. */
@@ -46,6 +47,8 @@ typedef struct JqEndpoint
 	int			max_response;	/* bytes */
 	int			max_redirects;
 	bool		is_enabled;
+	bool		has_parts;		/* the URL is good, and has no placeholders */
+	JqUrl		parts;
 	bool		has_header_template;	/* there are placeholders */
 	bool		has_body_template;
 	bool		has_template;	/* in either or in the URL */

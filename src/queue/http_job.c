@@ -526,8 +526,13 @@ fill_url(Reading *reading)
 	}
 	else
 		url = pstrdup(url);
-	reason = jq_url_parse(url, &job->url);
-	if (reason != NULL)
+	if (reading->endpoint.has_parts)
+	{
+		job->url = reading->endpoint.parts;
+		job->url.host = pstrdup(job->url.host);
+		job->url.origin = pstrdup(job->url.origin);
+	}
+	else if ((reason = jq_url_parse(url, &job->url)) != NULL)
 		return refuse(reading, psprintf("its URL is invalid: %s", reason));
 	job->request.url = url;
 	job->target = reading->has_endpoint ? pstrdup(reading->endpoint.name) :
