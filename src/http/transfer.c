@@ -20,7 +20,7 @@
 #include "utils/memutils.h"
 
 #define MAX_HEADERS_SIZE (64 * 1024)	/* of a response, 1xx included */
-#define MAX_KEPT_BUFFER (64 * 1024) /* of a transfer that is not in use */
+#define MAX_KEPT_BUFFER (16 * 1024) /* of a transfer that is not in use */
 #define MAX_KEPT_TRANSFERS 1024
 #define DNS_CACHE_S 60
 #define MAX_CONNECTION_AGE_S 600	/* servers move */
