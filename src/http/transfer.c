@@ -232,6 +232,7 @@ jq_transfer_forget(JqHttpTransfer *transfer)
 	trim(&transfer->body);
 	transfer->owner = NULL;
 	transfer->headers_seen = 0;
+	transfer->has_all_headers = false;
 	transfer->is_resolved = false;
 	transfer->is_refused = false;
 	transfer->is_truncated = false;
@@ -289,8 +290,11 @@ keep_header(char *data, size_t size, size_t count, void *arg)
 	if (length >= 5 && memcmp(data, "HTTP/", 5) == 0)
 	{
 		transfer->answer_headers.size = 0;
+		transfer->has_all_headers = false;
 		return length;
 	}
+	/* An empty line ends them; what follows a body does not matter. */
+	transfer->has_all_headers |= *data == '\r' || *data == '\n';
 	if (append(&transfer->answer_headers, data, length))
 		return length;
 	transfer->is_out_of_memory = true;
@@ -419,6 +423,12 @@ classify(const JqHttpTransfer *transfer, const char **reason)
 	{
 		*reason = "the headers of the answer are too large";
 		return JQ_HTTP_HEADERS_TOO_LARGE;
+	}
+	if (transfer->code == CURLE_OK && !transfer->has_all_headers)
+	{
+		/* libcurl takes the end of the connection for the end of headers. */
+		*reason = "the answer is shorter than announced";
+		return JQ_HTTP_BROKEN;
 	}
 	if (transfer->code == CURLE_OK || transfer->is_truncated)
 		return JQ_HTTP_ANSWERED;

@@ -36,6 +36,7 @@ struct JqHttpTransfer
 	Buffer		body;
 	Size		max_response;
 	Size		headers_seen;	/* of all answers, 1xx included */
+	bool		has_all_headers;	/* of the last answer */
 	bool		is_resolved;
 	bool		is_refused;		/* by the settings, at its address */
 	bool		is_truncated;
