@@ -95,13 +95,14 @@ dispatcher_us()
 	done | awk '{ us += $1 / 1000 } END { printf "%d\n", us }'
 }
 
-# Kilobytes of the dispatcher: its own, and with its share of what others have, too.
+# Kilobytes of the dispatcher: its own, and with its share of the programs and
+# libraries, but without the server's shared memory, which it gets to know bit by bit.
 dispatcher_memory()
 {
 	local pid
 
 	pid=$(dispatcher_pids)
-	awk '/^RssAnon:/ { own = $2 } /^Pss:/ { share = $2 } END { print own + 0 "," share + 0 }' \
+	awk '/^RssAnon:/ { own = $2 } /^Pss:/ { share += $2 } /^Pss_Shmem:/ { share -= $2 } END { print own + 0 "," share + 0 }' \
 		"/proc/$pid/status" "/proc/$pid/smaps_rollup" 2>/dev/null || true
 }
 
@@ -285,7 +286,7 @@ tabulate_http()
 	tabulate "HTTP: $http_slow_requests requests to a server that answers after $http_slow_ms ms" plain.awk \
 		http_slow.csv -v titles='at once|sync|requests|least s|s|open at once|CPU us/request'
 	tabulate 'HTTP: memory of the dispatcher, 100 requests at once' plain.awk http_memory.csv \
-		-v titles='requests|private kB|PSS kB'
+		-v titles='requests|private kB|PSS kB without shared memory'
 	tabulate 'HTTP: from enqueue to the request' plain.awk http_latency.csv \
 		-v titles='what|sync|jobs|p50 ms|p99 ms'
 }
