@@ -28,6 +28,7 @@
 #include "base/probe.h"
 #include "base/scope.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
 #include "http/client.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
@@ -37,6 +38,7 @@
 #include "queue/job_types.h"
 #include "queue/secrets.h"
 #include "storage/ipc.h"
+#include "storage/lock.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -76,6 +78,7 @@ static void prepare(void);
 static void run_cycle(void);
 static void heed_orders(void);
 static void begin_draining(void);
+static void look_for_drop(void *arg);
 static void heed_settings(void);
 static void accept_changes(void *arg);
 static bool heed_changes(void);
@@ -211,10 +214,33 @@ heed_orders(void)
 static void
 begin_draining(void)
 {
+	bool		is_dropped = false;
+
 	if (ShutdownRequestPending && drain_until == PG_INT64_MAX)
-		drain_until = jq_clock_ms() + jq_config_shutdown_timeout;
+	{
+		(void) jq_worker_protect(look_for_drop, &is_dropped);
+		drain_until = jq_clock_ms() +
+			(is_dropped ? 0 : jq_config_shutdown_timeout);
+	}
 	is_draining = true;
 	jq_delivery_release_waiting();
+}
+
+/*
+ * DROP DATABASE WITH (FORCE) terminates whoever is connected, and waits for 5
+ * seconds at most; while it does, it has the database locked.
+ */
+static void
+look_for_drop(void *arg)
+{
+	bool	   *is_dropped = (bool *) arg;
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	jq_catalog_begin();
+	*is_dropped = LockAcquire(&tag, AccessShareLock, false,
+							  true) == LOCKACQUIRE_NOT_AVAIL;
+	jq_catalog_commit();
 }
 
 /* Settings hold for the next request: also for those that wait to be sent. */
