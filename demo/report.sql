@@ -1,5 +1,5 @@
 -- What happened, for a person to read. Run by demo/run as a superuser; ends with
--- an error if a record got lost.
+-- an error if a record or a webhook got lost.
 \pset border 0
 \pset footer off
 \pset null -
@@ -65,13 +65,26 @@ SELECT kind, count(*) AS packages, round(sum(size_kb) / 1024) AS "MB",
 	(array_agg(name ORDER BY size_kb DESC))[1] AS largest
 FROM packages GROUP BY kind ORDER BY 3 DESC;
 
+\echo :bold'What the receiver of the webhooks got':plain
+CREATE TEMP TABLE received (key text, package text, status int);
+COPY received FROM :'received';
+SELECT (SELECT count(*) FROM packages WHERE size_kb >= 10240) AS events,
+	count(DISTINCT key) FILTER (WHERE status = 200) AS delivered,
+	count(*) AS requests, count(*) FILTER (WHERE status = 503) AS "503, sent again",
+	count(*) FILTER (WHERE status = 401) AS "wrong signatures",
+	(SELECT pg_temp.ms(percentile_cont(0.5) WITHIN GROUP (ORDER BY (response->'timings'->>'total_ms')::float8
+			* interval '1 ms'))
+		FROM job_runs WHERE job_type = 'webhook') AS "median ms"
+FROM received;
+
 \echo :bold'What the cron task wrote down, every 2 seconds':plain
 SELECT to_char(taken_at, 'HH24:MI:SS.MS') AS "time", registered, open_jobs AS "open jobs",
 	dead_letters AS "dead letters"
 FROM summaries ORDER BY taken_at LIMIT 10;
 
 \echo :bold'Who worked':plain
-SELECT coalesce(w.name, 'executor in the server') AS worker, count(*) AS runs,
+SELECT coalesce(w.name, CASE WHEN bool_or(r.response IS NOT NULL) THEN 'dispatcher' ELSE 'executor' END
+		|| ' in the server') AS worker, count(*) AS runs,
 	string_agg(DISTINCT r.job_type, ', ') AS "job types"
 FROM job_runs r LEFT JOIN registered_workers w USING (worker_id)
 GROUP BY r.worker_id, w.name ORDER BY w.name NULLS FIRST, runs DESC;
@@ -82,12 +95,15 @@ GROUP BY r.worker_id, w.name ORDER BY w.name NULLS FIRST, runs DESC;
 \echo '  SELECT * FROM job_runs WHERE job_id = 1;           every attempt of a job'
 \echo '  SELECT * FROM job_workers;                         who is at work now'
 \echo '  SELECT * FROM cron_overview;                       what is scheduled'
+\echo '  SELECT * FROM endpoint_status;                     how the webhooks went'
 \echo '  SELECT requeue_jobs(\'package\');                    another chance, once the causes are mended'
 \echo
 
-SELECT bool_and(loaded = found AND loaded = completed + dead_letters + failed) AS adds_up
+SELECT bool_and(loaded = found AND loaded = completed + dead_letters + failed)
+	AND (SELECT count(DISTINCT key) FROM received WHERE status = 200) =
+		(SELECT count(*) FROM packages WHERE size_kb >= 10240) AS adds_up
 FROM outcome \gset
 \if :adds_up
 \else
-	DO $$ BEGIN RAISE EXCEPTION 'records were lost, or their jobs are still open'; END $$;
+	DO $$ BEGIN RAISE EXCEPTION 'records or webhooks were lost, or their jobs are still open'; END $$;
 \endif

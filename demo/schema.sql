@@ -107,6 +107,12 @@ BEGIN
 		CASE WHEN size < 1024 THEN 'small' WHEN size < 10240 THEN 'medium'
 			 WHEN size < 102400 THEN 'large' ELSE 'huge' END,
 		contact, job_id);
+
+	-- An outbox: it is sent if the registration commits, and only then.
+	IF size >= 10240 THEN
+		PERFORM publish_event('package.registered',
+							  jsonb_build_object('package', record->'package', 'size_kb', size));
+	END IF;
 END
 $$;
 
@@ -125,7 +131,7 @@ END;
 RESET ROLE;
 
 -- ---------------------------------------------------------------------------
--- Three job types: the server runs two of them, as demo_app; a worker outside
+-- Four job types: the server runs two of them, as demo_app; a worker outside
 -- (demo/worker) claims the third
 -- ---------------------------------------------------------------------------
 
@@ -140,6 +146,15 @@ VALUES
 	('checksum', 'demo_app', 'external', NULL, 2,
 	 '{"strategy": "fixed", "delay": "300 milliseconds"}', false,
 	 'Compares an installed program with the checksum that its package lists');
+
+-- The fourth becomes webhooks to demo/receiver, one for each event.
+SELECT set_secret('webhook_key', :'signing_key');
+INSERT INTO http_endpoints (name, url, body, signing_secret)
+VALUES ('receiver', 'http://127.0.0.1:' || :'port' || '/packages', '"{{payload.data}}"', 'webhook_key');
+INSERT INTO job_types (job_type, runner, endpoint, max_attempts, backoff, description)
+VALUES ('webhook', 'http', 'receiver', 5, '{"delay": "300 milliseconds"}',
+		'Tells that a package of more than 10 MB was registered');
+SELECT subscribe_event('package.registered', 'webhook');
 
 -- The schedule enqueues; the job type says what runs, and as whom.
 SELECT schedule_cron_task('progress', 'every 2 seconds', 'summary');
