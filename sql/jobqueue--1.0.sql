@@ -1586,7 +1586,10 @@ CREATE VIEW job_workers AS
 			GROUP BY q.locked_by) h ON h.locked_by = w.worker_id
 	UNION ALL
 	SELECT s.kind, s.worker_id, NULL, s.role::regrole, s.pid, s.state,
-		CASE WHEN s.job_id IS NULL THEN 0 ELSE 1 END, s.job_id, q.job_type, s.started_at, s.last_cycle_at, NULL
+		CASE WHEN s.kind = 'dispatcher' THEN (
+				SELECT count(*) FROM jobs_queue_live h
+				WHERE h.status = 'running' AND h.locked_by = s.worker_id)
+			WHEN s.job_id IS NULL THEN 0 ELSE 1 END, s.job_id, q.job_type, s.started_at, s.last_cycle_at, NULL
 	FROM _server_workers() s
 		LEFT JOIN jobs_queue_live q ON q.id = s.job_id
 	WHERE s.database IS NULL OR s.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());

@@ -55,7 +55,7 @@ static JqStatement select_pause = {
 
 static char *reason_argument(FunctionCallInfo fcinfo, int n);
 static char *job_type_argument(FunctionCallInfo fcinfo);
-static bool retire_executor(const pg_uuid_t *worker, bool *is_new);
+static bool retire_worker(const pg_uuid_t *worker, bool *is_new);
 static bool has_scheduler(void);
 
 Datum
@@ -152,32 +152,32 @@ jobqueue_stop_worker(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t	worker;
 	char	   *reason;
-	bool		is_executor;
+	bool		is_ours;
 	bool		is_new;
 
 	jq_argument_worker(fcinfo, 0, &worker);
 	reason = reason_argument(fcinfo, 1);
 	jq_scope_enter(JQ_WRITE_ENGINE);
-	is_executor = retire_executor(&worker, &is_new);
+	is_ours = retire_worker(&worker, &is_new);
 	jq_scope_leave();
-	if (!is_executor)
+	if (!is_ours)
 		is_new = jq_activity_stop_worker(&worker, GetUserId(), reason);
 	PG_RETURN_BOOL(is_new);
 }
 
-/* False: no executor of this database has that id. */
+/* False: no executor or dispatcher of this database has that id. */
 static bool
-retire_executor(const pg_uuid_t *worker, bool *is_new)
+retire_worker(const pg_uuid_t *worker, bool *is_new)
 {
 	JqWorkerInfo *workers = NULL;
 	int			count = jq_shared_workers(&workers);
 
 	for (int i = 0; i < count; i++)
-		if (workers[i].kind == JQ_WORKER_EXECUTOR && workers[i].has_worker_id &&
+		if (workers[i].has_worker_id &&
 			memcmp(&workers[i].worker_id, worker, sizeof(pg_uuid_t)) == 0)
 		{
 			*is_new = !workers[i].retire;
-			return jq_shared_retire_executor(MyDatabaseId, worker);
+			return jq_shared_retire_worker(MyDatabaseId, worker);
 		}
 	return false;
 }

@@ -638,7 +638,7 @@ jq_shared_retire(JqWorkerKind kind, Oid database)
 }
 
 bool
-jq_shared_retire_executor(Oid database, const pg_uuid_t *worker)
+jq_shared_retire_worker(Oid database, const pg_uuid_t *worker)
 {
 	JqWorkerSlot *slot;
 	bool		is_there;
@@ -646,7 +646,7 @@ jq_shared_retire_executor(Oid database, const pg_uuid_t *worker)
 	if (jq_slots_state == NULL)
 		return false;
 	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
-	slot = jq_slots_find_executor(worker);
+	slot = jq_slots_find_worker(worker);
 	is_there = slot != NULL && slot->info.database == database;
 	if (is_there && !slot->info.retire)
 		retire_slot(slot);

@@ -222,8 +222,8 @@ extern int	jq_shared_dispatcher_number(void);
 /* Asks the workers of this kind in the database to end. */
 extern void jq_shared_retire(JqWorkerKind kind, Oid database);
 
-/* Asks one executor of the database to end.  False: it has none of this id. */
-extern bool jq_shared_retire_executor(Oid database, const pg_uuid_t *worker);
+/* Asks one executor or dispatcher to end.  False: there is none of this id. */
+extern bool jq_shared_retire_worker(Oid database, const pg_uuid_t *worker);
 
 /*
  * Asks one executor to end so that another role gets its turn: an idle one,

@@ -73,6 +73,10 @@ static bool follow(Delivery *delivery, const JqHttpResponse *response);
 static const char *next_request(Delivery *delivery,
 								const JqHttpResponse *response,
 								JqHttpRequest *request);
+static void keep_headers(JqHttpRequest *request,
+						 bool (*may_stay) (const char *header));
+static bool is_harmless(const char *header);
+static bool is_not_of_body(const char *header);
 static void note_end(const JqHttpJob *job, const JqHealthEvent *event);
 static void note_health(const Delivery *delivery,
 						const JqHttpResponse *response, bool was_aborted);
@@ -410,9 +414,6 @@ static const char *
 next_request(Delivery *delivery, const JqHttpResponse *response,
 			 JqHttpRequest *request)
 {
-	static const char *const harmless[] = {
-		"Content-Type:", "User-Agent:", "Idempotency-Key:"
-	};
 	JqHttpJob  *job = delivery->jobs[0];
 	const char *reason;
 	JqUrl		url;
@@ -427,26 +428,47 @@ next_request(Delivery *delivery, const JqHttpResponse *response,
 		return "it leads away from TLS";
 	if (strcmp(job->url.origin, url.origin) != 0)
 	{
-		int			kept = 0;
-
-		for (int i = 0; i < request->nheaders; i++)
-			for (int n = 0; n < (int) lengthof(harmless); n++)
-				if (pg_strncasecmp(request->headers[i], harmless[n],
-								   strlen(harmless[n])) == 0)
-					request->headers[kept++] = request->headers[i];
-		request->nheaders = kept;
+		keep_headers(request, is_harmless);
 		request->certificate = NULL;
 	}
 	if (response->status != 307 && response->status != 308 &&
 		strcmp(request->method, "GET") != 0 &&
 		strcmp(request->method, "HEAD") != 0)
 	{
+		keep_headers(request, is_not_of_body);
 		request->method = "GET";
 		request->body = NULL;
 		request->body_size = 0;
 	}
 	request->timeout_ms -= (int) (jq_clock_ms() - delivery->started_at);
 	return request->timeout_ms > 0 ? NULL : "there is no time left";
+}
+
+static void
+keep_headers(JqHttpRequest *request, bool (*may_stay) (const char *header))
+{
+	int			kept = 0;
+
+	for (int i = 0; i < request->nheaders; i++)
+		if (may_stay(request->headers[i]))
+			request->headers[kept++] = request->headers[i];
+	request->nheaders = kept;
+}
+
+static bool
+is_harmless(const char *header)
+{
+	return pg_strncasecmp(header, "Content-Type:", 13) == 0 ||
+		pg_strncasecmp(header, "User-Agent:", 11) == 0 ||
+		pg_strncasecmp(header, "Idempotency-Key:", 16) == 0;
+}
+
+/* What describes a body, or signs it, goes with it. */
+static bool
+is_not_of_body(const char *header)
+{
+	return pg_strncasecmp(header, "Content-Type:", 13) != 0 &&
+		pg_strncasecmp(header, "webhook-", 8) != 0;
 }
 
 /* Another dispatcher may be waiting for the place. */

@@ -202,6 +202,21 @@ is($http->ended($http->enqueue('beside'), 'status'), 'completed', 'a new job sta
 cmp_ok(time - $at, '<', 2, 'at once');
 $http->set('jobqueue.dispatcher_idle_timeout', '10min');
 
+# ---- it is asked to stop ----
+
+$http->add('asked', '/gate/asked', { timeout => '1 min', max_concurrency => 2 });
+$http->enqueue_many('asked', 2);
+$http->wait_for_requests('/gate/asked', 2);
+my $asked = $http->dispatcher;
+is($http->sql("SELECT running_jobs FROM job_workers WHERE pid = $asked"), 2, 'job_workers tells how many jobs it has');
+is($http->sql("SELECT stop_worker(worker_id) FROM job_workers WHERE pid = $asked"), 't', 'stop_worker() knows it');
+is($http->ended($http->enqueue('beside'), 'status'), 'completed', 'another one takes over');
+isnt($http->sql(q{SELECT max(pid) FROM job_workers WHERE kind = 'dispatcher' AND state <> 'draining'}), $asked, 'which is not the same');
+$server->open_gate('asked');
+is_statuses('asked', '2 completed', 'what was under way is recorded');
+$http->wait_for("SELECT count(*) FROM job_workers WHERE pid = $asked", 0);
+is($http->sql('SELECT count(*) FROM worker_stops'), 0, 'and it ends, without a trace');
+
 # ---- the scheduler stops ----
 
 $http->add('on', '/gate/on', { timeout => '1 min', max_concurrency => 2 });
