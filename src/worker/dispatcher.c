@@ -85,6 +85,7 @@ static bool heed_changes(void);
 static void take_probes(void);
 static void prepare_probe(void *arg);
 static void exchange(void);
+static bool may_linger(void);
 static bool may_claim(void);
 static void record_and_claim(void *arg);
 static void claim(void);
@@ -335,7 +336,7 @@ exchange(void)
 {
 	bool		is_claiming = may_claim();
 
-	if (jq_endings_ready() == 0 && !is_claiming)
+	if (may_linger() || (jq_endings_ready() == 0 && !is_claiming))
 		return;
 	if (jq_clock_ms() < failed_until)
 		return;
@@ -352,6 +353,17 @@ exchange(void)
 	failed_until = jq_clock_ms() + RETRY_MS;
 	jq_endings_record_each();
 	claim_at = 0;
+}
+
+/*
+ * Whether endings, and a claim with them, can wait for more endings, because
+ * there is something to do meanwhile.
+ */
+static bool
+may_linger(void)
+{
+	return jq_endings_ready() > 0 && jq_endings_wait_ms() > 0 &&
+		jq_targets_under_way() > 0 && jq_targets_waiting() > 0;
 }
 
 static bool
@@ -573,8 +585,10 @@ wait_ms(void)
 
 	wait = earlier(wait, jq_http_client_wait_ms());
 	wait = earlier(wait, jq_targets_linger_ms());
+	if (jq_endings_ready() > 0 && !may_linger())
+		wait = earlier(wait, Max(0, failed_until - now));
 	wait = earlier(wait, Max(jq_endings_wait_ms(), failed_until - now));
-	if (!is_draining)
+	if (!is_draining && !may_linger())
 		wait = earlier(wait, (long) Max(Max(claim_at, failed_until) - now, 0));
 	if (jq_targets_under_way() + jq_targets_waiting() > 0)
 		wait = earlier(wait, (long) Max(lease_at - now, 0));

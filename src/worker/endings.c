@@ -19,6 +19,8 @@
 #include "worker/worker.h"
 
 #define MAX_WRITTEN 500			/* in one transaction */
+#define GROUP_MS 2				/* how long an ending waits for others */
+#define GROUP_SIZE 50			/* unless there are that many */
 #define FIRST_DELAY_MS 1000		/* after an ending could not be written */
 #define MAX_DELAY_MS 60000
 
@@ -34,6 +36,7 @@ typedef struct Ending
 static dlist_head ready = DLIST_STATIC_INIT(ready);
 static dlist_head put_off = DLIST_STATIC_INIT(put_off);
 static int	nready = 0;
+static int64 ready_since = 0;	/* by jq_clock_ms() */
 static int	nput_off = 0;
 static int	nwritten = 0;		/* the first of those that are ready */
 
@@ -49,7 +52,8 @@ jq_endings_add(JqHttpJob *job, const JqOutcome *outcome)
 	ending->job = job;
 	ending->outcome = *outcome;
 	dlist_push_tail(&ready, &ending->node);
-	nready++;
+	if (nready++ == 0)
+		ready_since = jq_clock_ms();
 }
 
 void
@@ -82,7 +86,8 @@ jq_endings_wait_ms(void)
 	dlist_iter	iter;
 
 	if (nready > 0)
-		return 0;
+		return nready >= GROUP_SIZE ? 0 :
+			(long) Max(ready_since + GROUP_MS - jq_clock_ms(), 0);
 	dlist_foreach(iter, &put_off)
 		first = Min(first, dlist_container(Ending, node, iter.cur)->retry_at);
 	return first == PG_INT64_MAX ? -1 : (long) Max(first - jq_clock_ms(), 0);

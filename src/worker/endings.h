@@ -26,7 +26,10 @@ extern void jq_endings_release(JqHttpJob *job, TimestampTz retry_at);
 extern int	jq_endings_count(void);
 extern int	jq_endings_ready(void);
 
-/* When to try again those that could not be recorded, in ms; -1: none. */
+/*
+ * When to record some, in ms; -1: none.  An ending waits a little for others,
+ * for each transaction costs more than what it records.
+ */
 extern long jq_endings_wait_ms(void);
 
 /*
