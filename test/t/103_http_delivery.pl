@@ -10,7 +10,6 @@ use JSON::PP qw(decode_json);
 use MIME::Base64 qw(decode_base64 encode_base64);
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(time);
 
 my $http = JobQueue::HttpJobs->new('main', conf => <<'CONF');
 jobqueue.http_max_retry_after = 1h
@@ -351,6 +350,19 @@ $http->sql(sprintf q{SELECT enqueue_http(%s) FROM generate_series(1, 30)}, JobQu
 $http->wait_for_requests('/hang/by_url', 20);
 is($http->ended($http->enqueue('beside'), 'status'), 'completed', 'an endpoint has its places beside those of URLs');
 is($server->count('/hang/by_url'), 20, 'which have as many for a host');
+
+$http->sql('SELECT count(cancel_job(id)) FROM jobs_queue_live');
+$http->wait_until_done;
+
+# Most places are taken, and hundreds wait for them.
+for my $n (1 .. 4)
+{
+	$http->add("stuck$n", "/hang/stuck$n");
+	$http->enqueue_many("stuck$n", 100);
+}
+$http->wait_for_requests('/hang/stuck', 80);
+is($http->ended($http->enqueue('beside'), 'status'), 'completed', 'beside four targets that hang, an endpoint is served');
+is($http->ended($http->sql(sprintf q{SELECT enqueue_http(%s)}, JobQueue::HttpJobs::quoted($server->url('/ok/by_url'))), 'status'), 'completed', 'and a URL');
 
 $http->sql('SELECT count(cancel_job(id)) FROM jobs_queue_live');
 $http->wait_until_done;

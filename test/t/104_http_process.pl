@@ -10,7 +10,7 @@ use JobQueue::Jobs qw(is_gone kill_and_return);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 my $http = JobQueue::HttpJobs->new('main', init => { allows_streaming => 1 }, conf => <<'CONF');
 jobqueue.shutdown_timeout = 2s
@@ -334,6 +334,25 @@ $http->wait_for_requests('/hang/stopped', 20);
 is($http->sql(q{SELECT string_agg(DISTINCT status || ' ' || charged || ' ' || claim_no, ', ') FROM job_runs WHERE job_type = 'stopped'}), 'released false 1', 'requests that hung are given back, uncharged');
 is($http->sql(q{SELECT max(crashes) FROM jobs_queue WHERE job_type = 'stopped'}), 0, 'and sent by the next server');
 cancel_all();
+
+# ---- several dispatchers ----
+
+$http->set('jobqueue.max_dispatchers', 3);
+$http->add('crowd', '/late/5', { max_concurrency => 7 });
+$http->enqueue_many('crowd', 1500);
+$http->wait_until_done(q{job_type = 'crowd'});
+cmp_ok($http->sql(q{SELECT count(DISTINCT worker_id) FROM job_runs WHERE job_type = 'crowd'}), '>', 1, 'more dispatchers than one share what is a lot');
+my @crowd = sort { $a <=> $b } map { $_->{at} } $server->requests('/late/5');
+is(scalar(@crowd), 1500, 'each job is sent once');
+
+# Each is open for 5 ms at least: so there were as many at once as came in 5 ms.
+my $most = 0;
+for my $n (0 .. $#crowd)
+{
+	my $open = grep { $crowd[$_] > $crowd[$n] - 0.005 } ($n > 50 ? $n - 50 : 0) .. $n;
+	$most = $open if $open > $most;
+}
+cmp_ok($most, '<=', 7, "never more than max_concurrency of all of them at once: $most");
 
 # ---- the extension goes ----
 

@@ -210,7 +210,17 @@ $server->open_gate('cancelled');
 $http->wait_until_done(q{job_type = 'cancelled'});
 is_deeply([ map { $_->{status} } map { $http->last_run($_) } @id[ 1 .. 3 ] ], [ ('completed') x 3 ], 'once sent, it goes on with the others');
 
-$http->sql('SELECT count(cancel_job(id)) FROM jobs_queue_live');
-$http->wait_until_done;
-$http->stop;
+# ---- beside others ----
+
+# Thousands of jobs are few requests.
+$http->add('stuck', '/hang/stuck', { max_concurrency => 10, timeout => '1 min' }, { batch_size => 100 });
+$http->add('beside', '/ok/beside');
+$http->enqueue_many('stuck', 2000);
+$http->wait_for_requests('/hang/stuck', 10);
+is($http->ended($http->enqueue('beside'), 'status'), 'completed', 'jobs that share requests that hang keep no others');
+is($http->ended($http->sql(sprintf q{SELECT enqueue_http(%s)}, JobQueue::HttpJobs::quoted($server->url('/ok/by_url'))), 'status'), 'completed', 'nor those with a URL');
+is($http->ended($http->enqueue('one_of_two'), 'status'), 'completed', 'nor those that share other requests');
+
+# What is under way would be cancelled with its requests only.
+$http->stop('immediate');
 done_testing();

@@ -229,7 +229,7 @@ sub set
 
 	$self->sql("ALTER SYSTEM SET $name = " . quoted($value));
 	$self->{node}->reload;
-	$self->wait_for("SELECT current_setting('$name') = " . quoted($value));
+	$self->wait_for("SELECT current_setting('$name')", $value);
 	return;
 }
 
