@@ -33,7 +33,7 @@ typedef struct Header
 
 static const char *path_of_url(const char *secret);
 static void strike_forms(JqHttpResponse *response, const char *secret);
-static void strike_both(JqHttpResponse *response, const char *text);
+static void strike_both(JqHttpResponse *response, const char *secret);
 static void strike(char *data, Size size, const char *secret);
 static bool next_header(const JqHttpResponse *response, Size *offset,
 						Header *header);
@@ -99,10 +99,10 @@ strike_forms(JqHttpResponse *response, const char *secret)
 }
 
 static void
-strike_both(JqHttpResponse *response, const char *text)
+strike_both(JqHttpResponse *response, const char *secret)
 {
-	strike(unconstify(char *, response->headers), response->headers_size, text);
-	strike(unconstify(char *, response->body), response->body_size, text);
+	strike(unconstify(char *, response->headers), response->headers_size, secret);
+	strike(unconstify(char *, response->body), response->body_size, secret);
 }
 
 static void
