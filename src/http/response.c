@@ -231,7 +231,7 @@ static void
 put_headers(JsonbParseState **state, const JqHttpResponse *response)
 {
 	char	   *names[MAX_HEADERS];
-	char	   *values[MAX_HEADERS];
+	StringInfoData values[MAX_HEADERS];
 	Size		offset = 0;
 	Header		header;
 	int			count = 0;
@@ -239,25 +239,29 @@ put_headers(JsonbParseState **state, const JqHttpResponse *response)
 	while (next_header(response, &offset, &header))
 	{
 		char	   *name = header_text(header.name, header.name_length);
-		char	   *value = header_text(header.value, header.value_length);
+		char	   *value;
 		int			place = 0;
 
 		for (char *c = name; *c != '\0'; c++)
 			*c = pg_ascii_tolower((unsigned char) *c);
 		while (place < count && strcmp(names[place], name) != 0)
 			place++;
+		if (place == MAX_HEADERS)
+			continue;
+		value = header_text(header.value, header.value_length);
 		if (place < count)
-			values[place] = psprintf("%s, %s", values[place], value);
-		else if (count < MAX_HEADERS)
+			appendStringInfoString(&values[place], ", ");
+		else
 		{
 			names[count] = name;
-			values[count++] = value;
+			initStringInfo(&values[count++]);
 		}
+		appendStringInfoString(&values[place], value);
 	}
 	jq_json_put_key(state, "headers");
 	jq_json_begin(state);
 	for (int i = 0; i < count; i++)
-		jq_json_put_text(state, names[i], values[i]);
+		jq_json_put_text(state, names[i], values[i].data);
 	pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
 
