@@ -26,6 +26,7 @@
 
 #define REFUSED_ITEM "the response says that it failed"
 #define MAX_EXCERPT 200			/* bytes of a body that an error quotes */
+#define MAX_ERROR_SIZE 1000		/* of an item's error that is no text */
 
 static Jsonb *response_value(const JqHttpResponse *response);
 static void judge(const JqHttpResponse *response, Jsonb *value,
@@ -40,6 +41,7 @@ static Jsonb *find_items(const JqHttpJob *job, Jsonb *value);
 static void judge_item(Jsonb *item, JqOutcome *outcome);
 static void judge_item_object(Jsonb *item, JqOutcome *outcome);
 static int	status_of(Numeric number);
+static char *error_text(Jsonb *error);
 static void strike_out(JqHttpJob **jobs, int count, JqHttpResponse *response);
 
 void
@@ -293,8 +295,7 @@ judge_item_object(Jsonb *item, JqOutcome *outcome)
 	JsonbValue *success = jq_json_find(item, "success");
 	JsonbValue *permanent = jq_json_find(item, "permanent");
 	Jsonb	   *error = jq_json_member(item, "error");
-	char	   *string = error == NULL ? NULL : jq_json_is_string(error) ?
-	jq_json_root_text(error) : JsonbToCString(NULL, &error->root, VARSIZE(error));
+	char	   *string = error == NULL ? NULL : error_text(error);
 
 	if (status != NULL && status->type == jbvNumeric)
 	{
@@ -317,4 +318,29 @@ judge_item_object(Jsonb *item, JqOutcome *outcome)
 	}
 	outcome->has_result = outcome->kind == JQ_OUTCOME_COMPLETED;
 	outcome->result = JsonbPGetDatum(item);
+}
+
+/*
+ * What is no text is shown as JSON.  A number of few bytes can be very long:
+ * so only little is written, and less is kept.
+ */
+static char *
+error_text(Jsonb *error)
+{
+	char	   *string;
+
+	if (jq_json_is_string(error))
+		return jq_json_root_text(error);
+	if (VARSIZE(error) > MAX_ERROR_SIZE)
+		return psprintf("an error of %d bytes", (int) VARSIZE(error));
+	string = JsonbToCString(NULL, &error->root, VARSIZE(error));
+	if (strlen(string) > MAX_ERROR_SIZE)
+	{
+		char	   *beginning = pnstrdup(string, pg_mbcliplen(string, strlen(string),
+															  MAX_ERROR_SIZE));
+
+		pfree(string);
+		string = beginning;
+	}
+	return string;
 }

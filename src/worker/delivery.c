@@ -41,6 +41,7 @@ typedef struct Delivery
 	int			count;
 	JqProbe    *probe;			/* NULL: of jobs */
 	int64		started_at;		/* by jq_clock_ms() */
+	int			timeout_ms;		/* of it with all its redirects */
 	int			redirects;
 	bool		is_resolving;	/* a thread may be finding its address */
 } Delivery;
@@ -194,6 +195,7 @@ send_request(JqTarget *target, JqHttpJob **jobs, int count,
 	else if (start(delivery))
 	{
 		delivery->started_at = jq_clock_ms();
+		delivery->timeout_ms = delivery->request.timeout_ms;
 		dlist_push_tail(&deliveries, &delivery->node);
 		jq_target_begin(target, jobs, count, probe != NULL);
 	}
@@ -440,7 +442,8 @@ next_request(Delivery *delivery, const JqHttpResponse *response,
 		request->body = NULL;
 		request->body_size = 0;
 	}
-	request->timeout_ms -= (int) (jq_clock_ms() - delivery->started_at);
+	request->timeout_ms = (int) (delivery->started_at + delivery->timeout_ms -
+								 jq_clock_ms());
 	return request->timeout_ms > 0 ? NULL : "there is no time left";
 }
 

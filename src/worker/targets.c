@@ -158,7 +158,8 @@ jq_targets_wanted(const char *endpoint, int max_concurrency, int request_size)
 	ahead = count_ahead(at_once, average_us) * request_size;
 	wanted = Min(at_once * request_size + ahead - here,
 				 (int) (Max(room_left(), 0) * request_size));
-	return waiting > ahead / 2 ? 0 : Max(wanted, 0);
+	/* A shared request may still be short of some. */
+	return waiting > Max(ahead / 2, request_size - 1) ? 0 : Max(wanted, 0);
 }
 
 bool
