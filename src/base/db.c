@@ -81,6 +81,7 @@ static MemoryContext outer_context = NULL;
 
 static bool process_is_pinned = false;
 static bool commit_is_left = false; /* to the server's synchronous_commit */
+static char lock_wait[16] = "";	/* instead of the usual one */
 
 static TimeoutId watch_timeout = MAX_TIMEOUTS;	/* not registered */
 
@@ -234,6 +235,12 @@ jq_db_leave_synchronous_commit(void)
 }
 
 void
+jq_db_wait_for_locks(int ms)
+{
+	snprintf(lock_wait, sizeof(lock_wait), "%d", ms);
+}
+
+void
 jq_db_pin_settings(void)
 {
 	process_is_pinned = true;
@@ -248,6 +255,8 @@ jq_db_pin_settings(void)
 			SetConfigOption(setting->name, setting->value,
 							PGC_SUSET, PGC_S_OVERRIDE);
 	}
+	if (lock_wait[0] != '\0')
+		SetConfigOption("lock_timeout", lock_wait, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 /* Without the new timestamp now() would stand still in a worker. */

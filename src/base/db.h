@@ -64,4 +64,10 @@ extern void jq_db_pin_settings(void);
  */
 extern void jq_db_leave_synchronous_commit(void);
 
+/*
+ * Before the first of them, too: no lock is waited for longer than that, by a
+ * process that must not stand still.
+ */
+extern void jq_db_wait_for_locks(int ms);
+
 #endif							/* JQ_DB_H */

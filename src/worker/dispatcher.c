@@ -52,6 +52,7 @@
 #define MAX_CLAIM 500			/* jobs of one claim */
 #define MAX_UNRECORDED 1000		/* endings, before nothing more is claimed */
 #define RETRY_MS 1000			/* after a transaction has failed */
+#define MAX_LOCK_MS 100			/* the wait for a lock: transfers wait, too */
 
 static pg_uuid_t worker_id;
 static MemoryContext jobs_context = NULL;	/* of claimed jobs */
@@ -93,7 +94,8 @@ static bool claim_for(List *job_types, int wanted);
 static void note_next_due(List *exhausted);
 static void take_new_jobs(void);
 static void drop_new_jobs(void);
-static void extend_leases(void *arg);
+static void extend_leases(void);
+static void extend_some(void *arg);
 static bool is_idle(void);
 static bool is_drained(void);
 static long wait_ms(void);
@@ -104,6 +106,7 @@ jq_dispatcher_main(Datum arg)
 	jq_worker_begin(JQ_WORKER_DISPATCHER, SignalHandlerForShutdownRequest);
 	jq_worker_connect(BOOTSTRAP_SUPERUSERID, 0);
 	jq_db_leave_synchronous_commit();
+	jq_db_wait_for_locks(MAX_LOCK_MS);
 	jq_worker_pin_settings();
 	prepare();
 
@@ -183,7 +186,7 @@ run_cycle(void)
 	if (jq_clock_ms() >= lease_at)
 	{
 		lease_at = jq_clock_ms() + LEASE_INTERVAL_MS;
-		(void) jq_worker_protect(extend_leases, NULL);
+		extend_leases();
 	}
 	if (jq_targets_waiting() > 0 && !is_up_to_date)
 		(void) jq_worker_protect(accept_changes, NULL);
@@ -334,8 +337,10 @@ prepare_probe(void *arg)
 static void
 exchange(void)
 {
-	bool		is_claiming = may_claim();
+	bool		is_claiming;
 
+	jq_endings_retry();
+	is_claiming = may_claim();
 	if (may_linger() || (jq_endings_ready() == 0 && !is_claiming))
 		return;
 	if (jq_clock_ms() < failed_until)
@@ -350,8 +355,8 @@ exchange(void)
 	}
 	drop_new_jobs();
 	is_careful = true;
-	failed_until = jq_clock_ms() + RETRY_MS;
-	jq_endings_record_each();
+	if (!jq_endings_record_each())
+		failed_until = jq_clock_ms() + RETRY_MS;
 	claim_at = 0;
 }
 
@@ -526,26 +531,50 @@ drop_new_jobs(void)
 	new_jobs = NIL;
 }
 
+/* The jobs whose leases one transaction extends. */
+typedef struct Extension
+{
+	JqHttpJob **jobs;
+	int			count;
+} Extension;
+
 /*
  * The lease of a job says to others that somebody looks after it.  Nobody
- * takes the jobs of a living dispatcher.
+ * takes the jobs of a living dispatcher: so one that somebody else has locked
+ * is left alone until its next lease would end.
  */
 static void
-extend_leases(void *arg)
+extend_leases(void)
 {
 	JqHttpJob  *jobs[MAX_EXTENDED];
-	int			count = jq_delivery_expiring(jobs, MAX_EXTENDED);
+	Extension	extension = {.jobs = jobs};
+	int64		until = jq_clock_ms() + MAX_LOCK_MS;
+
+	extension.count = jq_delivery_expiring(jobs, MAX_EXTENDED);
+	if (extension.count == 0 || jq_worker_protect(extend_some, &extension))
+		return;
+	for (int i = 0; i < extension.count && jq_clock_ms() < until; i++)
+	{
+		Extension	one = {.jobs = &jobs[i],.count = 1};
+
+		if (!jq_worker_protect(extend_some, &one))
+			jobs[i]->lease_until = GetCurrentTimestamp() + jobs[i]->lease_us;
+	}
+}
+
+static void
+extend_some(void *arg)
+{
+	Extension  *extension = (Extension *) arg;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (count == 0)
-		return;
 	jq_db_begin("extending leases");
-	for (int i = 0; i < count; i++)
-	{
-		(void) jq_resolve_heartbeat(&jobs[i]->held, jobs[i]->lease_us, false, 0);
-		jobs[i]->lease_until = now + jobs[i]->lease_us;
-	}
+	for (int i = 0; i < extension->count; i++)
+		(void) jq_resolve_heartbeat(&extension->jobs[i]->held,
+									extension->jobs[i]->lease_us, false, 0);
 	jq_db_commit();
+	for (int i = 0; i < extension->count; i++)
+		extension->jobs[i]->lease_until = now + extension->jobs[i]->lease_us;
 }
 
 static bool

@@ -5,7 +5,7 @@
  *
  * They are written many at a time.  When that fails, each is tried alone, so
  * that one which cannot be written keeps no other: it stays here, and its job
- * this worker's, until it can.
+ * this worker's, until it can, and is not written with others any more.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,6 +23,7 @@
 #define GROUP_SIZE 50			/* unless there are that many */
 #define FIRST_DELAY_MS 1000		/* after an ending could not be written */
 #define MAX_DELAY_MS 60000
+#define MAX_ALONE_MS 300		/* for recording some of them one by one */
 
 typedef struct Ending
 {
@@ -40,9 +41,9 @@ static int64 ready_since = 0;	/* by jq_clock_ms() */
 static int	nput_off = 0;
 static int	nwritten = 0;		/* the first of those that are ready */
 
-static void take_up_again(void);
 static void forget_first(void);
-static void write_first(void *arg);
+static bool record_alone(Ending *ending);
+static void write_one(void *arg);
 
 void
 jq_endings_add(JqHttpJob *job, const JqOutcome *outcome)
@@ -75,7 +76,6 @@ jq_endings_count(void)
 int
 jq_endings_ready(void)
 {
-	take_up_again();
 	return nready;
 }
 
@@ -91,23 +91,6 @@ jq_endings_wait_ms(void)
 	dlist_foreach(iter, &put_off)
 		first = Min(first, dlist_container(Ending, node, iter.cur)->retry_at);
 	return first == PG_INT64_MAX ? -1 : (long) Max(first - jq_clock_ms(), 0);
-}
-
-static void
-take_up_again(void)
-{
-	int64		now = jq_clock_ms();
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &put_off)
-	{
-		if (dlist_container(Ending, node, iter.cur)->retry_at > now)
-			continue;
-		dlist_delete(iter.cur);
-		nput_off--;
-		dlist_push_tail(&ready, iter.cur);
-		nready++;
-	}
 }
 
 void
@@ -153,32 +136,66 @@ forget_first(void)
 	jq_http_job_free(ending->job);	/* and the ending with it */
 }
 
-void
+bool
 jq_endings_record_each(void)
 {
-	for (int left = nready; left > 0; left--)
+	int64		until = jq_clock_ms() + MAX_ALONE_MS;
+	bool		has_failed = false;
+
+	for (int left = nready; left > 0 && jq_clock_ms() < until; left--)
 	{
 		Ending	   *ending = dlist_head_element(Ending, node, &ready);
 
-		if (jq_worker_protect(write_first, NULL))
-		{
+		if (record_alone(ending))
 			forget_first();
-			continue;
+		else
+		{
+			has_failed = true;
+			dlist_delete(&ending->node);
+			nready--;
+			dlist_push_tail(&put_off, &ending->node);
+			nput_off++;
 		}
-		ending->delay_ms = Min(Max(ending->delay_ms * 2, FIRST_DELAY_MS),
-							   MAX_DELAY_MS);
-		ending->retry_at = jq_clock_ms() + ending->delay_ms;
+	}
+	return has_failed && nready == 0;
+}
+
+void
+jq_endings_retry(void)
+{
+	int64		until = jq_clock_ms() + MAX_ALONE_MS;
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &put_off)
+	{
+		Ending	   *ending = dlist_container(Ending, node, iter.cur);
+		int64		now = jq_clock_ms();
+
+		if (now >= until)
+			return;
+		if (ending->retry_at > now || !record_alone(ending))
+			continue;
 		dlist_delete(&ending->node);
-		nready--;
-		dlist_push_tail(&put_off, &ending->node);
-		nput_off++;
+		nput_off--;
+		jq_http_job_free(ending->job);
 	}
 }
 
-static void
-write_first(void *arg)
+static bool
+record_alone(Ending *ending)
 {
-	Ending	   *ending = dlist_head_element(Ending, node, &ready);
+	if (jq_worker_protect(write_one, ending))
+		return true;
+	ending->delay_ms = Min(Max(ending->delay_ms * 2, FIRST_DELAY_MS),
+						   MAX_DELAY_MS);
+	ending->retry_at = jq_clock_ms() + ending->delay_ms;
+	return false;
+}
+
+static void
+write_one(void *arg)
+{
+	Ending	   *ending = (Ending *) arg;
 
 	jq_db_begin("recording an HTTP job");
 	(void) jq_resolve(&ending->job->held, &ending->outcome);

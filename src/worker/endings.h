@@ -22,7 +22,7 @@ extern void jq_endings_add(JqHttpJob *job, const JqOutcome *outcome);
 /* Gives a job back, uncharged, to be claimed again now or at "retry_at". */
 extern void jq_endings_release(JqHttpJob *job, TimestampTz retry_at);
 
-/* How many there are, and how many of them can be tried now. */
+/* How many there are, and how many of them have not been tried alone. */
 extern int	jq_endings_count(void);
 extern int	jq_endings_ready(void);
 
@@ -41,8 +41,13 @@ extern void jq_endings_written(void);
 
 /*
  * One by one, each in a transaction of its own, after the transaction of many
- * has failed: what cannot be recorded is tried again later and later.
+ * has failed: what cannot be recorded is tried again later and later, and
+ * alone.  Takes a short time at most; whether the culprit is among those that
+ * were tried, and none is left.
  */
-extern void jq_endings_record_each(void);
+extern bool jq_endings_record_each(void);
+
+/* Those of them whose time has come again, also for a short time at most. */
+extern void jq_endings_retry(void);
 
 #endif							/* JQ_ENDINGS_H */
