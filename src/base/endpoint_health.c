@@ -162,7 +162,7 @@ jq_health_start(const char *key, bool is_endpoint, int limit, TimestampTz now)
 	bool		has_place = true;
 
 	if (state == NULL)
-		return my_number == 0;
+		return true;			/* this one is the only one */
 	make_key(&full_key, key, is_endpoint);
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	entry = find_or_create(&full_key);
@@ -327,6 +327,12 @@ count_time(JqHealth *health, int64 total_us)
 	health->timed++;
 	health->total_us += total_us;
 	health->slowest_us = Max(health->slowest_us, total_us);
+}
+
+int
+jq_health_max_dispatchers(void)
+{
+	return state == NULL ? 1 : jq_config_max_dispatchers;
 }
 
 void

@@ -107,10 +107,14 @@ extern void jq_health_init(void);
  */
 extern void jq_health_attach(int dispatcher);
 
+/* jobqueue.max_dispatchers; 1 without counters that they could share. */
+extern int	jq_health_max_dispatchers(void);
+
 /*
  * A request of this database to an endpoint (its name) or an origin
  * ("https://host:port") starts, unless "limit" of them are under way: then
- * false.  Without an entry only the first dispatcher may, which knows its own.
+ * false.  Where there is no room for an entry only the first dispatcher may,
+ * which knows its own.
  */
 extern bool jq_health_start(const char *key, bool is_endpoint, int limit,
 							TimestampTz now);

@@ -25,6 +25,7 @@
 #include "base/catalog.h"
 #include "base/config.h"
 #include "base/compat.h"
+#include "base/endpoint_health.h"
 #include "base/shared_state.h"
 #include "queue/hints.h"
 #include "queue/job_types.h"
@@ -466,7 +467,7 @@ wake(const Note *note, TimestampTz now)
 		jq_shared_wake_executors(MyDatabaseId, note->role, 1) > 0)
 		return;
 	if (note->is_http && !note->is_announced &&
-		jq_shared_wake_dispatchers(MyDatabaseId) >= jq_config_max_dispatchers)
+		jq_shared_wake_dispatchers(MyDatabaseId) >= jq_health_max_dispatchers())
 		return;
 	if (note->runs_in_server || note->is_http || note->is_announced)
 		jq_shared_wake_scheduler(MyDatabaseId);

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/db.h"
+#include "base/endpoint_health.h"
 #include "base/probe.h"
 #include "base/shared_state.h"
 #include "miscadmin.h"
@@ -38,11 +39,11 @@ jq_demand_serve_http(void *arg)
 		return;
 	dispatchers = jq_shared_wake_dispatchers(MyDatabaseId);
 	if (dispatchers > 0 &&
-		(due < MANY_JOBS || dispatchers >= jq_config_max_dispatchers))
+		(due < MANY_JOBS || dispatchers >= jq_health_max_dispatchers()))
 		return;
 	if (jq_clock_ms() >= start_at &&
 		jq_worker_start(JQ_WORKER_DISPATCHER, MyDatabaseId, InvalidOid,
-						jq_config_max_dispatchers) == JQ_START_NO_PROCESS)
+						jq_health_max_dispatchers()) == JQ_START_NO_PROCESS)
 		start_at = jq_clock_ms() + PROCESS_WAIT_MS;
 }
 
