@@ -81,7 +81,7 @@ static MemoryContext outer_context = NULL;
 
 static bool process_is_pinned = false;
 static bool commit_is_left = false; /* to the server's synchronous_commit */
-static char lock_wait[16] = "";	/* instead of the usual one */
+static char lock_wait[16] = ""; /* instead of the usual one */
 
 static TimeoutId watch_timeout = MAX_TIMEOUTS;	/* not registered */
 
