@@ -225,6 +225,105 @@ part enabled => sub {
 	wait_for_query($node, $is_live, '0');
 };
 
+part exact => sub {
+	sql(q{ALTER SYSTEM SET jobqueue.max_dispatchers = 6});
+	sql(q{SELECT pg_reload_conf()});
+	endpoint('exact', $server->url('/late/60'), max_concurrency => 5);
+	endpoint('also', $server->url('/late/61'), max_concurrency => 3, batch_size => 3);
+	enqueue($_, 600) for qw(exact also);
+	my $dispatchers = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'jobqueue dispatcher' ORDER BY random() LIMIT 1};
+	my $most = 0;
+	my $kills = 0;
+	wait_until(sub {
+		my $now = sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobqueue dispatcher'});
+		$most = $now if $now > $most;
+		$kills++ if $now > 1 && kill 'TERM', sql($dispatchers) || $$ + 1_000_000;
+		sql($is_live) eq '0';
+	}, 60);
+	diag "$most dispatchers, $kills ended";
+	is(sql(q{SELECT count(*), count(*) FILTER (WHERE status = 'completed'), max(claim_no) > 0 FROM jobs_queue WHERE job_type IN ('exact', 'also')}), '1200|1200|t', 'all jobs are sent while dispatchers come and go');
+	for ([ '/late/60', 5 ], [ '/late/61', 3 ])
+	{
+		my ($path, $limit) = @$_;
+		my @at = sort { $a <=> $b } map { $_->{at} } $server->requests($path);
+		my ($from, $max) = (0, 0);
+		for my $i (0 .. $#at)
+		{
+			$from++ while $at[$from] < $at[$i] - 0.055;
+			$max = $i - $from + 1 if $i - $from + 1 > $max;
+		}
+		cmp_ok($max, '<=', $limit, "never more than $limit at once");
+	}
+	my %count = $server->count_by_key('/late/60');
+	cmp_ok((sort { $b <=> $a } values %count)[0], '<=', 1, 'each one once: what is on its way ends before its dispatcher');
+	sql(q{ALTER SYSTEM RESET jobqueue.max_dispatchers; });
+	sql(q{SELECT pg_reload_conf()});
+};
+
+part idle => sub {
+	endpoint('full', $server->url('/gate/full'), max_concurrency => 2, timeout => '120 s');
+	endpoint('lingers', $server->url('/ok/lingers'), batch_size => 100, max_linger => '1 hour');
+	endpoint('disabled', $server->url('/ok/disabled'));
+	my $sample = sub {
+		my ($what) = @_;
+		my %before = map { $_ => (split ' ', slurp_file("/proc/$_/stat"))[13] + (split ' ', slurp_file("/proc/$_/stat"))[14] }
+		  split /\n/, sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'jobqueue dispatcher'});
+		sleep 3;
+		my $ticks = 0;
+		$ticks += (split ' ', slurp_file("/proc/$_/stat"))[13] + (split ' ', slurp_file("/proc/$_/stat"))[14] - $before{$_}
+		  for grep { -e "/proc/$_/stat" } keys %before;
+		diag sprintf '%s: %d dispatchers, %.1f %% of a core', $what, scalar keys %before, $ticks / 3;
+		cmp_ok($ticks / 3, '<', 8, "$what takes no time");
+	};
+	sql(q{ALTER SYSTEM SET jobqueue.max_dispatchers = 3});
+	sql(q{SELECT pg_reload_conf()});
+	enqueue('full', 500);
+	sleep 1;
+	$sample->('a full endpoint');
+	enqueue('lingers', 30);
+	sleep 0.5;
+	$sample->('bulk that lingers');
+	sql(q{UPDATE http_endpoints SET enabled = false WHERE name = 'disabled'});
+	enqueue('disabled', 300);
+	sql(q{SELECT count(enqueue_http('disabled', '{}')) FROM generate_series(1, 300)});
+	sleep 1;
+	$sample->('a disabled endpoint');
+	my $session = JobQueue::Session->new($node);
+	$session->query('BEGIN');
+	$session->query('LOCK TABLE jobs_queue_live IN SHARE ROW EXCLUSIVE MODE');
+	$sample->('a locked table');
+	$session->query('ROLLBACK');
+	sql(q{ALTER SYSTEM SET jobqueue.enabled = off});
+	sql(q{SELECT pg_reload_conf()});
+	sleep 1;
+	$sample->('draining');
+	sql(q{ALTER SYSTEM RESET jobqueue.enabled});
+	sql(q{ALTER SYSTEM RESET jobqueue.max_dispatchers});
+	sql(q{SELECT pg_reload_conf()});
+	$server->open_gate('full');
+	sql(q{SELECT cancel_job(id) FROM jobs_queue_live});
+	wait_for_query($node, $is_live, '0');
+};
+
+part memory => sub {
+	my $count = $ENV{REQUESTS} // 3000;
+	my %url = (shut => $server->url('/ok', 'shut'), rude => $server->url('/ok', 'rude'), missing => $server->url('/status/404'),
+		garbage => $server->url('/garbage'), deep => $server->url('/deep_json/500'), nul => $server->url('/json_nul'), late => $server->url('/hang'));
+	endpoint($_, $url{$_}, timeout => $_ eq 'late' ? '50 ms' : '10 s', max_concurrency => 20) for sort keys %url;
+	my $rss = sub { slurp_file('/proc/' . sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'jobqueue dispatcher'}) . '/status') =~ /VmRSS:\s+(\d+)/ ? $1 : 0 };
+	my @rss;
+	for my $round (1 .. 4)
+	{
+		enqueue($_, $count) for sort keys %url;
+		sql("SELECT count(enqueue_http('http://nowhere.invalid./' || n)) FROM generate_series(1, 200) n");
+		sql("SELECT count(enqueue_http('http://127.0.0.1:' || 20000 + n || '/')) FROM generate_series(1, $count) n");
+		wait_until(sub { sql($is_live) eq '0' }, 200);
+		push @rss, $rss->();
+	}
+	diag "@rss";
+	cmp_ok($rss[-1] - $rss[0], '<', 4096, 'memory does not grow');
+};
+
 part numbers => sub {
 	sql(q{ALTER SYSTEM SET jobqueue.max_endpoint_stats = 0});
 	sql(q{ALTER SYSTEM SET jobqueue.max_dispatchers = 4});
