@@ -88,6 +88,7 @@ static void prepare_probe(void *arg);
 static void exchange(void);
 static bool may_linger(void);
 static bool may_claim(void);
+static bool is_same_extension(void);
 static void record_and_claim(void *arg);
 static void claim(void);
 static bool claim_for(List *job_types, int wanted);
@@ -378,13 +379,27 @@ may_claim(void)
 		jq_endings_count() < MAX_UNRECORDED;
 }
 
+/* In another one, made since, other jobs have the numbers of ours. */
+static bool
+is_same_extension(void)
+{
+	static Oid	table = InvalidOid;
+	const JqCatalog *catalog = jq_catalog_if_present();
+
+	if (catalog == NULL)
+		return false;
+	if (!OidIsValid(table))
+		table = catalog->jobs_queue_live;
+	return table == catalog->jobs_queue_live;
+}
+
 static void
 record_and_claim(void *arg)
 {
 	bool		is_claiming = *(bool *) arg;
 
 	jq_db_begin("recording and claiming HTTP jobs");
-	if (jq_catalog_if_present() == NULL)
+	if (!is_same_extension())
 		must_exit = true;
 	else
 	{

@@ -191,9 +191,9 @@ part again => sub {
 	enqueue('again', 1);
 	wait_until(sub { $server->count('/gate/again') == 1 });
 	my $id = sql('SELECT id FROM jobs_queue_live');
-	$node->psql('postgres', 'DROP EXTENSION jobqueue CASCADE; CREATE EXTENSION jobqueue');
+	$node->psql('postgres', 'BEGIN; DROP EXTENSION jobqueue CASCADE; CREATE EXTENSION jobqueue; COMMIT');
 	endpoint('again', $server->url('/gate/second'), timeout => '30 s', max_attempts => 1);
-	sql("SELECT setval(pg_get_serial_sequence('jobs_queue_live', 'id'), $id, false)");
+	sql("SELECT setval('jobs_queue_id_seq', $id, false)");
 	my $new = sql("SELECT enqueue_job('again')");
 	is($new, $id, 'a job of the new extension has the id of an old one');
 	wait_until(sub { $server->count('/gate/second') == 1 }, 20);
