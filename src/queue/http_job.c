@@ -653,6 +653,12 @@ fill_body(Reading *reading)
 	if (job->request_size > 1)
 	{
 		job->item = document;
+		if (document != NULL && document == endpoint->body)
+		{
+			/* That of the endpoint's cache may go before the job. */
+			job->item = palloc(VARSIZE(document));
+			memcpy(job->item, document, VARSIZE(document));
+		}
 		if (endpoint->batch_results != NULL)
 			job->batch_results = pstrdup(endpoint->batch_results);
 		if (endpoint->batch_body != NULL)
