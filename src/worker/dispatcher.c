@@ -51,6 +51,7 @@
 #define MAX_EXTENDED 500		/* leases in one transaction */
 #define MAX_CLAIM 500			/* jobs of one claim */
 #define MAX_UNRECORDED 1000		/* endings, before nothing more is claimed */
+#define MAX_PASSES 64			/* of libcurl, before anything else is done */
 #define RETRY_MS 1000			/* after a transaction has failed */
 #define MAX_LOCK_MS 100			/* the wait for a lock: transfers wait, too */
 
@@ -161,6 +162,7 @@ static void
 run_cycle(void)
 {
 	bool		had_suspect = jq_targets_have_suspect();
+	int			passes = 0;
 	bool		is_full;
 
 	is_up_to_date = false;
@@ -180,7 +182,8 @@ run_cycle(void)
 			(void) jq_worker_protect(accept_changes, NULL);
 			(void) jq_delivery_send(is_draining);
 		}
-	} while (is_full && jq_endings_count() < MAX_UNRECORDED);
+	} while (is_full && jq_endings_count() < MAX_UNRECORDED &&
+			 ++passes < MAX_PASSES);
 
 	take_probes();
 	exchange();
