@@ -21,6 +21,7 @@
 
 #define MAX_HEADERS 100			/* that are kept */
 #define MAX_JSON_DEPTH 1000
+#define MIN_BEGINNING 4			/* of a secret, at the end of a cut body */
 
 /* One line of the headers; the parts lead into the response. */
 typedef struct Header
@@ -34,6 +35,7 @@ typedef struct Header
 static const char *path_of_url(const char *secret);
 static void strike_forms(JqHttpResponse *response, const char *secret);
 static void strike_both(JqHttpResponse *response, const char *secret);
+static void strike_end(char *data, Size size, const char *secret);
 static void strike(char *data, Size size, const char *secret);
 static bool next_header(const JqHttpResponse *response, Size *offset,
 						Header *header);
@@ -103,6 +105,22 @@ strike_both(JqHttpResponse *response, const char *secret)
 {
 	strike(unconstify(char *, response->headers), response->headers_size, secret);
 	strike(unconstify(char *, response->body), response->body_size, secret);
+	if (response->is_truncated)
+		strike_end(unconstify(char *, response->body), response->body_size, secret);
+}
+
+/* Whoever knows where a body is cut could ask for all but the last byte. */
+static void
+strike_end(char *data, Size size, const char *secret)
+{
+	Size		length = Min(strlen(secret), size);
+
+	for (; length >= MIN_BEGINNING; length--)
+		if (memcmp(data + size - length, secret, length) == 0)
+		{
+			memset(data + size - length, '*', length);
+			return;
+		}
 }
 
 static void
