@@ -113,6 +113,17 @@ part linger => sub {
 	wait_for_query($node, $is_live, '0');
 };
 
+part waiting => sub {
+	endpoint('patient', $server->url('/ok/patient'), batch_size => 100, max_linger => '1 hour');
+	enqueue('patient', 80);
+	wait_until(sub { sql(q{SELECT count(*) FROM jobs_queue_live WHERE status = 'running'}) eq '80' });
+	my $id = sql(sprintf q{SELECT enqueue_http('%s', '{}')}, $server->url('/ok/url'));
+	ok(wait_until(sub { sql("SELECT status FROM jobs_queue WHERE id = $id") eq 'completed' }, 10), 'jobs that wait for others to share a request keep no URL from being claimed');
+	enqueue('patient', 20);
+	wait_for_query($node, $is_live, '0');
+	is($server->count('/ok/patient'), 1, 'and are sent with as many as there may be');
+};
+
 part starving => sub {
 	endpoint('bulk', $server->url('/gate/bulk'), batch_size => 100, max_concurrency => 6, timeout => '60 s');
 	endpoint('small', $server->url('/ok/small'));
