@@ -89,7 +89,7 @@ static bool cancel_waiting(int64 job_id, int32 claim_no);
 
 /* ---- sending ---- */
 
-void
+bool
 jq_delivery_add(JqHttpJob *job)
 {
 	TimestampTz retry_at;
@@ -106,7 +106,11 @@ jq_delivery_add(JqHttpJob *job)
 		jq_endings_release(job, GetCurrentTimestamp() +
 						   WAIT_DISABLED_MS * INT64CONST(1000));
 	else if (!jq_target_add(job, &retry_at))
+	{
 		jq_endings_release(job, retry_at);
+		return false;
+	}
+	return true;
 }
 
 void

@@ -17,8 +17,11 @@
 #include "base/probe.h"
 #include "queue/http_job.h"
 
-/* A job that has been claimed. */
-extern void jq_delivery_add(JqHttpJob *job);
+/*
+ * A job that has been claimed.  False: it is given back, for there is no room
+ * where it goes.
+ */
+extern bool jq_delivery_add(JqHttpJob *job);
 
 /* A request that is no job's; answered when it ends. */
 extern void jq_delivery_add_probe(JqHttpJob *job, const JqProbe *probe);

@@ -532,7 +532,8 @@ take_new_jobs(void)
 	ListCell   *cell;
 
 	foreach(cell, new_jobs)
-		jq_delivery_add((JqHttpJob *) lfirst(cell));
+		if (!jq_delivery_add((JqHttpJob *) lfirst(cell)))
+		claim_at = 0;			/* those behind it may go elsewhere */
 	list_free(new_jobs);
 	new_jobs = NIL;
 }

@@ -27,6 +27,7 @@
 #define AHEAD_US 100000			/* the work that is claimed ahead for a target */
 #define MIN_AHEAD 1				/* and jobs */
 #define MAX_AHEAD 200
+#define MAX_WAITING 5000		/* jobs, wherever they go */
 #define RESOLVED_MS 45000		/* libcurl remembers a name for 60 s */
 #define MAX_RESOLVING 64		/* threads that may be resolving names */
 #define MAX_RESOLVING_HERE 4	/* of one target */
@@ -47,16 +48,15 @@ dlist_head	jq_targets_busy = DLIST_STATIC_INIT(jq_targets_busy);
 
 static HTAB *targets = NULL;
 static int	nwaiting = 0;		/* jobs */
-static int	nwaiting_by_url = 0;
-static double requests_waiting = 0; /* if all were full */
 static int	nunder_way = 0;		/* requests */
 static int	nsuspects = 0;
 static int	nresolving = 0;
 static int64 threads[MAX_RESOLVING];	/* until when one may be there */
 
 static void forget_idle_targets(void);
-static double room_left(void);
 static int	count_ahead(int at_once, int64 average_us);
+static double count_sendable(bool by_url);
+static bool is_full(const JqTarget *target, const JqHttpJob *job);
 static TimestampTz next_turn(JqTarget *target);
 static bool may_send(const JqTarget *target, const JqHttpJob *job);
 static bool is_known(const JqTarget *target, const JqHttpJob *job);
@@ -124,13 +124,27 @@ count_ahead(int at_once, int64 average_us)
 }
 
 /*
- * In requests; jobs that wait for company count by their share.  What goes to
- * one target must leave room for the others.
+ * The requests that wait and could be sent, to URLs only or to all targets;
+ * jobs that wait for company count by their share.  Those that wait for a
+ * place of their own target keep no others.
  */
 static double
-room_left(void)
+count_sendable(bool by_url)
 {
-	return 2 * jq_http_client_room() + MAX_AHEAD - requests_waiting - nunder_way;
+	double		count = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &jq_targets_busy)
+	{
+		JqTarget   *target = dlist_container(JqTarget, node, iter.cur);
+		JqHttpJob  *first = dlist_head_element(JqHttpJob, node,
+											   &target->waiting);
+
+		if (target->under_way < target->max_concurrency &&
+			!(by_url && target->is_endpoint))
+			count += (double) target->nwaiting / first->request_size;
+	}
+	return count;
 }
 
 /*
@@ -141,9 +155,11 @@ int
 jq_targets_wanted(const char *endpoint, int max_concurrency, int request_size)
 {
 	int			at_once = Min(max_concurrency, jq_http_client_room());
-	int			here = (int) requests_waiting + nunder_way;
-	int			waiting = nwaiting_by_url;
+	double		room = 2 * jq_http_client_room() + MAX_AHEAD -
+	count_sendable(false) - nunder_way;
 	int64		average_us = 0;
+	int			waiting;
+	int			here;
 	int			ahead;
 	int			wanted;
 
@@ -151,13 +167,19 @@ jq_targets_wanted(const char *endpoint, int max_concurrency, int request_size)
 	{
 		JqTarget   *target = jq_target_find(endpoint, true);
 
-		here = target->nwaiting + target->jobs_under_way;
 		waiting = target->nwaiting;
+		here = waiting + target->jobs_under_way;
 		average_us = target->average_us;
+	}
+	else
+	{
+		waiting = (int) count_sendable(true);
+		here = waiting + nunder_way;
 	}
 	ahead = count_ahead(at_once, average_us) * request_size;
 	wanted = Min(at_once * request_size + ahead - here,
-				 (int) (Max(room_left(), 0) * request_size));
+				 (int) (Max(room, 0) * request_size));
+	wanted = Min(wanted, MAX_WAITING - nwaiting);
 	/* A shared request may still be short of some. */
 	return waiting > Max(ahead / 2, request_size - 1) ? 0 : Max(wanted, 0);
 }
@@ -168,7 +190,8 @@ jq_target_add(JqHttpJob *job, TimestampTz *retry_at)
 	JqTarget   *target = jq_target_find(job->target, job->is_endpoint);
 
 	target->max_concurrency = job->max_concurrency;
-	if (target->nwaiting >= (job->max_concurrency + MAX_AHEAD) * job->request_size)
+	target->is_endpoint = job->is_endpoint;
+	if (is_full(target, job))
 	{
 		*retry_at = next_turn(target);
 		return false;
@@ -177,10 +200,25 @@ jq_target_add(JqHttpJob *job, TimestampTz *retry_at)
 	if (target->nwaiting++ == 0)
 		dlist_push_tail(&jq_targets_busy, &target->node);
 	nwaiting++;
-	nwaiting_by_url += !job->is_endpoint;
-	requests_waiting += 1.0 / job->request_size;
 	nsuspects += job->is_suspect;
 	return true;
+}
+
+/*
+ * What is claimed for an endpoint finds room there, unless its limit has been
+ * lowered.  What names a URL may be too much for its host.
+ */
+static bool
+is_full(const JqTarget *target, const JqHttpJob *job)
+{
+	int			places = Max(target->max_concurrency - target->under_way, 0);
+
+	if (job->is_endpoint)
+		return target->nwaiting >=
+			(job->max_concurrency + MAX_AHEAD) * job->request_size;
+	return target->nwaiting >= places +
+		Min(count_ahead(target->max_concurrency, target->average_us),
+			target->max_concurrency);
 }
 
 /* As far as one can tell from how long its requests take. */
@@ -202,9 +240,6 @@ jq_target_remove(JqTarget *target, JqHttpJob *job)
 {
 	dlist_delete(&job->node);
 	nwaiting--;
-	nwaiting_by_url -= !job->is_endpoint;
-	requests_waiting = nwaiting == 0 ? 0 :
-		requests_waiting - 1.0 / job->request_size;
 	nsuspects -= job->is_suspect;
 	if (--target->nwaiting == 0)
 		dlist_delete(&target->node);

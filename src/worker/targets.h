@@ -24,6 +24,7 @@ typedef struct JqTarget
 {
 	char		key[JQ_TARGET_KEY_SIZE];	/* its kind and name */
 	dlist_node	node;			/* in jq_targets_busy, while jobs wait */
+	bool		is_endpoint;
 	dlist_head	waiting;		/* of JqHttpJob */
 	int			nwaiting;
 	int			under_way;		/* requests */

@@ -124,6 +124,16 @@ part waiting => sub {
 	is($server->count('/ok/patient'), 1, 'and are sent with as many as there may be');
 };
 
+part slow_host => sub {
+	sql(sprintf q{SELECT count(enqueue_http('%s', '{}', timeout => '1 min')) FROM generate_series(1, 300)}, $server->url('/gate/slow_host'));
+	wait_until(sub { $server->count('/gate/slow_host') == 20 });
+	sql(sprintf q{SELECT count(enqueue_http('%s', '{}', correlation_id => 'other host')) FROM generate_series(1, 100)}, $server->url('/ok/other_host', 'second'));
+	ok(wait_until(sub { sql(q{SELECT count(*) FROM jobs_queue_live WHERE correlation_id = 'other host'}) eq '0' }, 15), 'a slow host keeps no job from going to another');
+	is($server->count('/gate/slow_host'), 20, 'which has as many as it may');
+	$server->open_gate('slow_host');
+	wait_for_query($node, $is_live, '0');
+};
+
 part starving => sub {
 	endpoint('bulk', $server->url('/gate/bulk'), batch_size => 100, max_concurrency => 6, timeout => '60 s');
 	endpoint('small', $server->url('/ok/small'));
