@@ -30,7 +30,7 @@ OBJS = src/jobqueue.o \
        src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o src/queue/activity.o \
        src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o \
-       src/queue/endpoints.o src/queue/http_payload.o src/queue/http_job.o \
+       src/queue/endpoints.o src/queue/http_payload.o src/queue/http_job.o src/queue/http_request.o \
        src/queue/http_outcome.o src/queue/events.o \
        src/cron/calendar.o src/cron/decide.o src/cron/definition.o \
        src/cron/describe.o \
@@ -46,7 +46,7 @@ OBJS = src/jobqueue.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
        src/base/plain.o src/base/trust.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
-       src/base/columns.o src/base/interval.o src/base/protect.o src/base/shared_state.o src/base/shared_jobs.o src/base/wake.o \
+       src/base/columns.o src/base/interval.o src/base/protect.o src/base/shared_state.o src/base/shared_jobs.o src/base/shared_dispatchers.o src/base/wake.o \
        src/base/fault.o src/base/allow_list.o src/base/json.o \
        src/base/endpoint_health.o src/base/probe.o
 

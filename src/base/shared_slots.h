@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * shared_slots.h
- *	  The layout of what workers know of each other, for shared_state.c and
- *	  shared_jobs.c only.
+ *	  The layout of what workers know of each other, for the files
+ *	  shared_*.c only.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,7 +34,7 @@ typedef struct Death
 	int64		job_id;
 } Death;
 
-/* Fields that are not in JqWorkerInfo are the business of these two files. */
+/* Fields that are not in JqWorkerInfo are the business of those files. */
 typedef struct JqWorkerSlot
 {
 	bool		in_use;
@@ -75,6 +75,12 @@ extern JqWorkerSlot *jq_slots_mine; /* NULL: this process is no worker */
  */
 extern JqWorkerSlot *jq_slots_find_executor(const pg_uuid_t *worker);
 extern JqWorkerSlot *jq_slots_find_worker(const pg_uuid_t *worker);
+
+/* How many dispatchers of a database take jobs.  The lock must be held. */
+extern int	jq_slots_count_dispatchers(Oid database);
+
+/* The lowest number that none of them has.  The lock must be held. */
+extern int	jq_slots_free_dispatcher_number(Oid database);
 
 /* Remembers in which job an executor ended.  The lock must be held. */
 extern void jq_slots_note_death(const JqWorkerSlot *slot);

@@ -178,13 +178,6 @@ is_executor(const JqWorkerSlot *slot, Oid database, Oid role)
 		(!OidIsValid(role) || slot->info.role == role);
 }
 
-static bool
-is_dispatcher(const JqWorkerSlot *slot, Oid database)
-{
-	return slot->in_use && slot->info.kind == JQ_WORKER_DISPATCHER &&
-		slot->info.database == database;
-}
-
 /* The lock must be held. */
 static JqWorkerSlot *
 find_scheduler(Oid database)
@@ -222,35 +215,6 @@ jq_slots_find_executor(const pg_uuid_t *worker)
 	return slot != NULL && slot->info.kind == JQ_WORKER_EXECUTOR ? slot : NULL;
 }
 
-/* Those that take new jobs.  The lock must be held. */
-static int
-count_dispatchers(Oid database)
-{
-	int			count = 0;
-
-	for (int i = 0; i < jq_slots_state->nslots; i++)
-		if (is_dispatcher(&jq_slots_state->slots[i], database) &&
-			jq_slots_state->slots[i].info.state != JQ_STATE_DRAINING)
-			count++;
-	return count;
-}
-
-/* The lowest number that no dispatcher there has.  The lock must be held. */
-static int
-free_dispatcher_number(Oid database)
-{
-	int			number = 0;
-
-	for (int i = 0; i < jq_slots_state->nslots; i++)
-		if (is_dispatcher(&jq_slots_state->slots[i], database) &&
-			jq_slots_state->slots[i].number == number)
-		{
-			number++;
-			i = -1;				/* look again for the next one */
-		}
-	return number;
-}
-
 /* Whether one more worker of this kind is allowed.  The lock must be held. */
 static bool
 has_room(JqWorkerKind kind, Oid database, int max_workers)
@@ -260,8 +224,8 @@ has_room(JqWorkerKind kind, Oid database, int max_workers)
 	if (kind == JQ_WORKER_SCHEDULER)
 		return find_scheduler(database) == NULL;
 	if (kind == JQ_WORKER_DISPATCHER)
-		return count_dispatchers(database) < max_workers &&
-			free_dispatcher_number(database) < JQ_MAX_DISPATCHERS;
+		return jq_slots_count_dispatchers(database) < max_workers &&
+			jq_slots_free_dispatcher_number(database) < JQ_MAX_DISPATCHERS;
 	if (kind != JQ_WORKER_EXECUTOR)
 		return true;
 	for (int i = 0; i < jq_slots_state->nslots; i++)
@@ -285,7 +249,7 @@ jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
 	if (slot != NULL)
 	{
 		slot->number = kind == JQ_WORKER_DISPATCHER ?
-			free_dispatcher_number(database) : 0;
+			jq_slots_free_dispatcher_number(database) : 0;
 		slot->in_use = true;
 		slot->generation++;
 		slot->latch = NULL;
@@ -559,35 +523,6 @@ jq_shared_wake_scheduler(Oid database)
 	if (slot != NULL && slot->latch != NULL)
 		SetLatch(slot->latch);
 	LWLockRelease(jq_slots_state->lock);
-}
-
-int
-jq_shared_wake_dispatchers(Oid database)
-{
-	int			count = 0;
-
-	if (jq_slots_state == NULL)
-		return 0;
-	LWLockAcquire(jq_slots_state->lock, LW_SHARED);
-	for (int i = 0; i < jq_slots_state->nslots; i++)
-	{
-		JqWorkerSlot *slot = &jq_slots_state->slots[i];
-
-		if (!is_dispatcher(slot, database))
-			continue;
-		if (slot->info.state != JQ_STATE_DRAINING)
-			count++;
-		if (slot->latch != NULL)
-			SetLatch(slot->latch);
-	}
-	LWLockRelease(jq_slots_state->lock);
-	return count;
-}
-
-int
-jq_shared_dispatcher_number(void)
-{
-	return jq_slots_mine->number;
 }
 
 int
