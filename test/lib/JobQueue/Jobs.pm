@@ -111,8 +111,10 @@ sub kill_and_return
 	my $until = time + 120;
 	while (1)
 	{
-		my ($code, $out) = $node->psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", timeout => 60);
-		last if $code == 0 && $out eq '0' && is_gone($pid);
+
+		# psql may end before it has read the query: then writing it fails.
+		my ($code, $out) = eval { $node->psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", timeout => 60) };
+		last if defined $code && $code == 0 && $out eq '0' && is_gone($pid);
 		croak 'the server did not come back' if time > $until;
 		sleep 0.01;
 	}
