@@ -510,16 +510,17 @@ timeout_phase(const JqHttpTransfer *transfer)
 {
 	char	   *address = NULL;
 
-	if (!transfer->is_resolved &&
-		time_of(transfer, CURLINFO_NAMELOOKUP_TIME_T) == 0)
-		return "timed out while resolving the name of the host";
-	/* The time of the connection is not set before TLS is done (7.88). */
-	curl_easy_getinfo(transfer->easy, CURLINFO_PRIMARY_IP, &address);
-	if (address == NULL || address[0] == '\0')
-		return "timed out while connecting";
-	if (time_of(transfer, CURLINFO_PRETRANSFER_TIME_T) == 0)
-		return "timed out in the TLS handshake";
-	if (time_of(transfer, CURLINFO_STARTTRANSFER_TIME_T) == 0)
+	/*
+	 * Of a connection that was there before, some versions tell only what
+	 * came after; the time of a new one is not set before TLS is done.
+	 */
+	if (time_of(transfer, CURLINFO_STARTTRANSFER_TIME_T) > 0)
+		return "timed out while receiving the answer";
+	if (time_of(transfer, CURLINFO_PRETRANSFER_TIME_T) > 0)
 		return "timed out while waiting for the answer";
-	return "timed out while receiving the answer";
+	curl_easy_getinfo(transfer->easy, CURLINFO_PRIMARY_IP, &address);
+	if (address != NULL && address[0] != '\0')
+		return "timed out in the TLS handshake";
+	return transfer->is_resolved ? "timed out while connecting" :
+		"timed out while resolving the name of the host";
 }

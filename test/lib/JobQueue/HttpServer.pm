@@ -72,6 +72,8 @@ sub start
 	$self->{pid} = fork // croak "could not fork: $!";
 	if ($self->{pid} == 0)
 	{
+		# From version 17 on, Cluster.pm dies of them, and stops its servers.
+		$SIG{$_} = 'DEFAULT' for qw(TERM INT);
 		eval { $self->_serve(\%listener, $log); 1 } or warn "HTTP server: $@";
 		POSIX::_exit(1);
 	}
