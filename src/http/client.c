@@ -49,7 +49,6 @@ typedef struct JqHttpPool
 	CURLM	   *multi;
 	int			transfers;		/* that use it */
 	int64		timer_at;		/* by jq_clock_ms(); PG_INT64_MAX: none */
-	bool		is_due;			/* its timer has to run */
 } JqHttpPool;
 
 static int	epoll_fd = -1;

@@ -77,7 +77,6 @@ jq_transfer_new(void)
 	}
 	transfer->easy = easy;
 	curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
-	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->error);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -239,7 +238,6 @@ jq_transfer_forget(JqHttpTransfer *transfer)
 	transfer->has_long_headers = false;
 	transfer->is_out_of_memory = false;
 	transfer->has_ended = false;
-	transfer->error[0] = '\0';
 	nkept++;
 	dlist_push_head(&kept, &transfer->node);
 }

@@ -44,7 +44,6 @@ struct JqHttpTransfer
 	bool		is_out_of_memory;
 	bool		has_ended;
 	CURLcode	code;
-	char		error[CURL_ERROR_SIZE];
 };
 
 /* The settings have changed; the first time before anything else. */
