@@ -34,6 +34,8 @@ static void set_tls(CURL *easy, const JqHttpRequest *request);
 static bool set_headers(JqHttpTransfer *transfer,
 						const JqHttpRequest *request);
 static void trim(Buffer *buffer);
+static int	note_connection(void *arg, char *to_address, char *from_address,
+							int to_port, int from_port);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
 								 struct curl_sockaddr *address);
 static size_t keep_header(char *data, size_t size, size_t count, void *arg);
@@ -94,6 +96,8 @@ jq_transfer_new(void)
 	curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer);
+	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, note_connection);
+	curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, keep_header);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, keep_body);
@@ -233,6 +237,7 @@ jq_transfer_forget(JqHttpTransfer *transfer)
 	transfer->headers_seen = 0;
 	transfer->has_all_headers = false;
 	transfer->is_resolved = false;
+	transfer->is_connected = false;
 	transfer->is_refused = false;
 	transfer->is_truncated = false;
 	transfer->has_long_headers = false;
@@ -260,6 +265,7 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 	JqHttpTransfer *transfer = (JqHttpTransfer *) arg;
 
 	transfer->is_resolved = true;
+	transfer->is_connected = false;
 	/* A proxy is the administrator's choice, and he may have it nearby. */
 	if (jq_config_http_proxy[0] == '\0' &&
 		!jq_address_is_allowed(addresses, &address->addr))
@@ -270,6 +276,15 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 	transfer->is_refused = false;
 	return socket(address->family, address->socktype | SOCK_CLOEXEC,
 				  address->protocol);
+}
+
+/* The connection stands, TLS and all; now comes the request. */
+static int
+note_connection(void *arg, char *to_address, char *from_address, int to_port,
+				int from_port)
+{
+	((JqHttpTransfer *) arg)->is_connected = true;
+	return CURL_PREREQFUNC_OK;
 }
 
 /* Each answer starts over: of several, only the last one counts. */
@@ -392,7 +407,8 @@ jq_http_transfer_read(JqHttpTransfer *transfer, JqHttpResponse *response)
 	response->dns_us = time_of(transfer, CURLINFO_NAMELOOKUP_TIME_T);
 	response->connect_us = time_of(transfer, CURLINFO_CONNECT_TIME_T);
 	response->tls_us = time_of(transfer, CURLINFO_APPCONNECT_TIME_T);
-	response->first_byte_us = time_of(transfer, CURLINFO_STARTTRANSFER_TIME_T);
+	response->first_byte_us = transfer->headers_seen == 0 ? 0 :
+		time_of(transfer, CURLINFO_STARTTRANSFER_TIME_T);
 	response->total_us = time_of(transfer, CURLINFO_TOTAL_TIME_T);
 }
 
@@ -509,12 +525,12 @@ timeout_phase(const JqHttpTransfer *transfer)
 	char	   *address = NULL;
 
 	/*
-	 * Of a connection that was there before, some versions tell only what
-	 * came after; the time of a new one is not set before TLS is done.
+	 * The times of libcurl do not tell: of a connection that was there before
+	 * some versions know none, and others set them all when a transfer ends.
 	 */
-	if (time_of(transfer, CURLINFO_STARTTRANSFER_TIME_T) > 0)
+	if (transfer->headers_seen > 0)
 		return "timed out while receiving the answer";
-	if (time_of(transfer, CURLINFO_PRETRANSFER_TIME_T) > 0)
+	if (transfer->is_connected)
 		return "timed out while waiting for the answer";
 	curl_easy_getinfo(transfer->easy, CURLINFO_PRIMARY_IP, &address);
 	if (address != NULL && address[0] != '\0')

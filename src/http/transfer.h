@@ -38,6 +38,7 @@ struct JqHttpTransfer
 	Size		headers_seen;	/* of all answers, 1xx included */
 	bool		has_all_headers;	/* of the last answer */
 	bool		is_resolved;
+	bool		is_connected;	/* all that is left is to send and to wait */
 	bool		is_refused;		/* by the settings, at its address */
 	bool		is_truncated;
 	bool		has_long_headers;
