@@ -245,7 +245,26 @@ CREATE TABLE job_types (
 	batch_size integer,
 	max_linger interval,
 	dead_letter boolean NOT NULL DEFAULT false,
+	error_rules jsonb,
+	max_concurrency integer,
+	rate_max integer,
+	rate_window interval,
+	rate_burst integer,
+	throttled_until timestamptz,
+	group_concurrency integer,
+	group_rate_max integer,
+	group_rate_window interval,
+	group_strict boolean NOT NULL DEFAULT false,
+	fair_groups boolean NOT NULL DEFAULT false,
+	breaker_threshold integer,
+	breaker_cooldown interval,
+	breaker_distinct_jobs boolean NOT NULL DEFAULT false,
 	keep_completed interval,
+	keep_failed interval,
+	keep_cancelled interval,
+	keep_completed_count integer,
+	keep_failed_count integer,
+	keep_runs interval,
 	notify boolean NOT NULL DEFAULT false,
 	mode text COLLATE "C" NOT NULL DEFAULT 'batched',
 	description text,
@@ -269,6 +288,17 @@ COMMENT ON COLUMN job_types.timeout IS 'Longest run of one attempt in the server
 COMMENT ON COLUMN job_types.batch_size IS 'Default of max_jobs in claim_jobs(), NULL: jobqueue.batch_size; of runner http, how many jobs share a request, NULL: 1';
 COMMENT ON COLUMN job_types.max_linger IS 'Runner http: how long a job waits for others to share its request; NULL: not at all';
 COMMENT ON COLUMN job_types.dead_letter IS 'Jobs that used up their attempts end in status error, not failed';
+COMMENT ON COLUMN job_types.max_concurrency IS 'How many jobs of this type may run at once, over all workers; NULL: no limit';
+COMMENT ON COLUMN job_types.rate_max IS 'How many jobs of this type may begin in any rate_window; NULL: no limit';
+COMMENT ON COLUMN job_types.rate_burst IS 'NULL: any rate_window holds at most rate_max; else they begin evenly spaced, but so many at once after a pause';
+COMMENT ON COLUMN job_types.throttled_until IS 'Nothing of this type is claimed before this instant; see throttle_job_type()';
+COMMENT ON COLUMN job_types.group_concurrency IS 'How many jobs with the same group_key may run at once; NULL: no limit';
+COMMENT ON COLUMN job_types.group_rate_max IS 'How many jobs with the same group_key may begin in any group_rate_window; NULL: no limit';
+COMMENT ON COLUMN job_types.group_strict IS 'A failed job that waits for its retry keeps its place among group_concurrency';
+COMMENT ON COLUMN job_types.fair_groups IS 'Groups take turns, however many jobs each has';
+COMMENT ON COLUMN job_types.breaker_threshold IS 'So many failed attempts of a stage in a row open its circuit; NULL: never';
+COMMENT ON COLUMN job_types.breaker_cooldown IS 'How long a circuit stays open before one job is let through; NULL: jobqueue.breaker_cooldown';
+COMMENT ON COLUMN job_types.breaker_distinct_jobs IS 'Failures of the same job count once';
 COMMENT ON COLUMN job_types.notify IS 'Whether the scheduler sends a NOTIFY on channel jobqueue, with the job type, when jobs begin to wait for a worker';
 COMMENT ON COLUMN job_types.mode IS 'How the command runs: batched, with other jobs in one transaction; alone, in one of its own; autonomous, for commands that manage transactions';
 COMMENT ON COLUMN job_types.keep_completed IS 'How long completed jobs are kept; zero: not at all; NULL: for ever';

@@ -22,6 +22,7 @@
 
 #define SECONDS_PER_DAY (24 * 60 * 60)
 #define MS_PER_HOUR (60 * 60 * 1000)
+#define MS_PER_DAY (24 * MS_PER_HOUR)
 #define MINUTES_PER_DAY (24 * 60)
 
 bool		jq_config_launcher = true;
@@ -38,6 +39,9 @@ int			jq_config_batch_size = 10;
 int			jq_config_lease = 300;
 int			jq_config_max_attempts = 5;
 int			jq_config_retry_delay = 300;
+int			jq_config_breaker_cooldown = 60000;
+int			jq_config_max_limited_jobs = 10000;
+int			jq_config_max_groups = 10000;
 int			jq_config_shutdown_timeout = 4000;
 int			jq_config_executor_idle_timeout = 5000;
 int			jq_config_executor_batch_size = 50;
@@ -159,6 +163,20 @@ define_preload_settings(void)
 							1024, 0, 65536,
 							PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("jobqueue.max_limited_jobs",
+							"Sets how many jobs that a limit of concurrency counts may run at once.",
+							"Those of all databases together; each takes 64 bytes.",
+							&jq_config_max_limited_jobs,
+							10000, 100, 1000000,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("jobqueue.max_groups",
+							"Sets of how many groups of jobs at once shared memory keeps track.",
+							"Those of all databases together; each takes 0.4 kB.",
+							&jq_config_max_groups,
+							10000, 100, 1000000,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
 }
 
 /* Defines one integer setting that follows a reload. */
@@ -246,6 +264,9 @@ define_integers(void)
 	define_integer("jobqueue.poll_interval",
 				   "Sets how often workers look for work that nobody announced.",
 				   &jq_config_poll_interval, 100, MS_PER_HOUR, GUC_UNIT_MS);
+	define_integer("jobqueue.breaker_cooldown",
+				   "Sets how long a circuit stays open before one job is let through.",
+				   &jq_config_breaker_cooldown, 1, MS_PER_DAY, GUC_UNIT_MS);
 	define_integer("jobqueue.retry_delay",
 				   "Sets how long a failed job waits for its next attempt.",
 				   &jq_config_retry_delay, 0, SECONDS_PER_DAY, GUC_UNIT_S);

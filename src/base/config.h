@@ -37,6 +37,9 @@ extern int	jq_config_batch_size;	/* jobs */
 extern int	jq_config_lease;	/* s */
 extern int	jq_config_max_attempts;
 extern int	jq_config_retry_delay;	/* s */
+extern int	jq_config_breaker_cooldown; /* ms */
+extern int	jq_config_max_limited_jobs;
+extern int	jq_config_max_groups;
 extern int	jq_config_shutdown_timeout; /* ms */
 extern int	jq_config_executor_idle_timeout;	/* ms */
 extern int	jq_config_executor_batch_size;	/* jobs */

@@ -40,6 +40,9 @@ static void check_endpoint(TriggerData *trigger, const char *name);
 static void check_sends_as(TriggerData *trigger, HeapTuple row);
 static void check_runs_as(TriggerData *trigger, HeapTuple row);
 static void check_limits(TriggerData *trigger);
+static bool check_count(TriggerData *trigger, const char *name);
+static void check_rate(TriggerData *trigger, const char *max,
+					   const char *window, const char *burst);
 static void check_interval(TriggerData *trigger, const char *name,
 						   int64 min_us, int64 max_us);
 
@@ -215,6 +218,44 @@ check_limits(TriggerData *trigger)
 	check_interval(trigger, "lease", 1, USECS_PER_DAY);
 	check_interval(trigger, "timeout", 1, USECS_PER_DAY);
 	check_interval(trigger, "keep_completed", 0, 100 * 366 * USECS_PER_DAY);
+	check_count(trigger, "max_concurrency");
+	check_count(trigger, "group_concurrency");
+	check_count(trigger, "breaker_threshold");
+	check_rate(trigger, "rate_max", "rate_window", "rate_burst");
+	check_rate(trigger, "group_rate_max", "group_rate_window", NULL);
+	check_interval(trigger, "breaker_cooldown", 1000, USECS_PER_DAY);
+}
+
+static bool
+check_count(TriggerData *trigger, const char *name)
+{
+	bool		isnull;
+	Datum		value = jq_row_new_value(trigger, name, &isnull);
+
+	if (!isnull)
+		jq_range_check(DatumGetInt32(value), name, 1, 1000000);
+	return !isnull;
+}
+
+/* How many and in what time belong together. */
+static void
+check_rate(TriggerData *trigger, const char *max, const char *window,
+		   const char *burst)
+{
+	bool		has_max = check_count(trigger, max);
+	bool		isnull;
+
+	(void) jq_row_new_value(trigger, window, &isnull);
+	if (has_max == isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s and %s must be set together", max, window),
+				 errhint("For example %s = 20, %s = '1 second'.", max, window)));
+	check_interval(trigger, window, 1000, 366 * USECS_PER_DAY);
+	if (burst != NULL && check_count(trigger, burst) && !has_max)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s needs %s and %s", burst, max, window)));
 }
 
 static void

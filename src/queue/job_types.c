@@ -39,6 +39,7 @@ typedef struct CachedJobType
 	bool		has_backoff;
 	bool		has_lease;
 	bool		has_batch_size;
+	bool		has_breaker_cooldown;
 } CachedJobType;
 
 static MemoryContext cache_context = NULL;
@@ -58,7 +59,11 @@ typedef struct NameList
 static JqStatement select_job_type = {
 	.text = "SELECT runner, owner::pg_catalog.oid, command, enabled,"
 	" max_attempts::pg_catalog.int4, backoff, lease, timeout, batch_size,"
-	" dead_letter, keep_completed, notify, mode, endpoint, max_linger"
+	" dead_letter, keep_completed, notify, mode, endpoint, max_linger,"
+	" xmin, max_concurrency, rate_max, rate_window, rate_burst,"
+	" throttled_until, group_concurrency, group_rate_max, group_rate_window,"
+	" group_strict, fair_groups, breaker_threshold, breaker_cooldown,"
+	" breaker_distinct_jobs"
 	" FROM @.job_types WHERE job_type = $1",
 	.nargs = 1,
 	.argtypes = {TEXTOID}
@@ -80,6 +85,9 @@ static JqStatement select_names = {
 static void prepare_cache(void);
 static void load_row(CachedJobType *entry);
 static void read_row(CachedJobType *entry);
+static void read_limits(CachedJobType *entry);
+static int	read_count(int column);
+static void read_rate(int column, JqRate * rate);
 static JqRunner runner_from_name(const char *name);
 static bool read_column(int column, Datum *value);
 static void apply_defaults(CachedJobType *entry);
@@ -153,6 +161,7 @@ load_row(CachedJobType *entry)
 		JQ_RUNNER_SQL : strcmp(name, JQ_HTTP_JOB_TYPE) == 0 ?
 		JQ_RUNNER_HTTP : JQ_RUNNER_EXTERNAL;
 	entry->settings.request_size = 1;
+	entry->settings.limits.throttled_until = DT_NOBEGIN;
 
 	jq_scope_enter_read_only();
 	values[0] = CStringGetTextDatum(name);
@@ -211,6 +220,54 @@ read_row(CachedJobType *entry)
 	if (read_column(15, &value))
 		settings->max_linger_us =
 			jq_interval_clamped_us(DatumGetIntervalP(value), USECS_PER_HOUR);
+	read_limits(entry);
+}
+
+static void
+read_limits(CachedJobType *entry)
+{
+	JqLimits   *limits = &entry->settings.limits;
+	Datum		value;
+
+	limits->version = DatumGetTransactionId(jq_statement_value(0, 16));
+	limits->max_concurrency = read_count(17);
+	read_rate(18, &limits->rate);
+	limits->rate.burst = read_count(20);
+	if (read_column(21, &value))
+		limits->throttled_until = DatumGetTimestampTz(value);
+	limits->group_concurrency = read_count(22);
+	read_rate(23, &limits->group_rate);
+	limits->group_strict = DatumGetBool(jq_statement_value(0, 25));
+	limits->fair_groups = DatumGetBool(jq_statement_value(0, 26));
+	limits->breaker_threshold = read_count(27);
+	entry->has_breaker_cooldown = read_column(28, &value);
+	if (entry->has_breaker_cooldown)
+		limits->breaker_cooldown_us =
+			jq_interval_clamped_us(DatumGetIntervalP(value), USECS_PER_DAY);
+	limits->breaker_distinct_jobs = DatumGetBool(jq_statement_value(0, 29));
+}
+
+/* NULL is 0. */
+static int
+read_count(int column)
+{
+	Datum		value;
+
+	return read_column(column, &value) ? DatumGetInt32(value) : 0;
+}
+
+/* From two columns: how many, and in what time. */
+static void
+read_rate(int column, JqRate * rate)
+{
+	Datum		window;
+
+	rate->max = read_count(column);
+	rate->window_us = read_column(column + 1, &window) ?
+		jq_interval_clamped_us(DatumGetIntervalP(window),
+							   366 * USECS_PER_DAY) : 0;
+	if (rate->window_us <= 0)
+		rate->max = 0;
 }
 
 static bool
@@ -245,6 +302,9 @@ apply_defaults(CachedJobType *entry)
 		settings->lease_us = (int64) jq_config_lease * USECS_PER_SEC;
 	if (!entry->has_batch_size)
 		settings->batch_size = jq_config_batch_size;
+	if (!entry->has_breaker_cooldown)
+		settings->limits.breaker_cooldown_us =
+			(int64) jq_config_breaker_cooldown * 1000;
 }
 
 static void

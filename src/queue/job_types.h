@@ -27,6 +27,30 @@ typedef enum JqRunner
 	JQ_RUNNER_HTTP
 } JqRunner;
 
+/* How many jobs may begin in a window of time; max 0: as many as there are. */
+typedef struct JqRate
+{
+	int			max;
+	int64		window_us;
+	int			burst;			/* 0: any window; else evenly spaced */
+}			JqRate;
+
+/* What keeps jobs of a type from being claimed; 0 and false: nothing. */
+typedef struct JqLimits
+{
+	int			max_concurrency;
+	JqRate		rate;
+	int			group_concurrency;	/* for each group_key */
+	JqRate		group_rate;
+	bool		group_strict;
+	bool		fair_groups;
+	int			breaker_threshold;	/* for each stage */
+	int64		breaker_cooldown_us;
+	bool		breaker_distinct_jobs;
+	TimestampTz throttled_until;
+	uint32		version;		/* another one after each change of the row */
+}			JqLimits;
+
 /* Every field has its effective value: jobqueue.* where the row says NULL. */
 typedef struct JqJobType
 {
@@ -44,6 +68,7 @@ typedef struct JqJobType
 	int			request_size;	/* HTTP jobs of one request */
 	int64		max_linger_us;	/* that one waits for others; 0: not at all */
 	bool		dead_letter;
+	JqLimits	limits;
 	bool		has_keep_completed;
 	int64		keep_completed_us;
 	bool		notify;			/* announce jobs that wait for a worker */
