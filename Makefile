@@ -22,7 +22,7 @@ OBJS = src/jobqueue.o \
        src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
-       src/queue/ready.o \
+       src/queue/ready.o src/queue/rate.o src/queue/limit_memory.o src/queue/limits.o src/queue/limit_count.o src/queue/groups.o \
        src/queue/hints.o src/queue/waiters.o src/queue/resolve.o \
        src/queue/cancellation.o src/queue/change.o \
        src/queue/completion.o src/queue/running.o \
@@ -65,7 +65,7 @@ REGRESS        = install enqueue claim resolve operate transitions privileges \
                  cron_operate import_crontab import_pg_cron bad_input members user_triggers \
                  safety row_security capture foreign_triggers lanes \
                  lane_faults owners wait async_claim run_job control secrets events \
-                 http_url http_jobs endpoint_status
+                 http_url http_jobs endpoint_status limits
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
                  resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim event_subscriptions

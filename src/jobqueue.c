@@ -21,6 +21,8 @@
 #include "miscadmin.h"
 #include "queue/hints.h"
 #include "queue/lanes.h"
+#include "queue/limit_memory.h"
+#include "queue/limits.h"
 #include "queue/waiters.h"
 #include "worker/worker.h"
 
@@ -40,11 +42,13 @@ _PG_init(void)
 	jq_config_define(preloading);
 	jq_scope_init();
 	jq_hints_init();
+	jq_limits_init();
 	if (!preloading)
 		return;
 
 	jq_shared_init();
 	jq_lanes_init();
+	jq_limit_memory_init();
 	jq_waiters_init();
 	jq_health_init();
 	jq_probe_init();

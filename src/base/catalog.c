@@ -138,7 +138,8 @@ load_catalog(void)
 	/* A missing index may come back under its name without telling us. */
 	catalog_is_valid = !catalog_was_changed &&
 		OidIsValid(catalog.jobs_queue_live_ready) &&
-		OidIsValid(catalog.jobs_queue_live_owner);
+		OidIsValid(catalog.jobs_queue_live_owner) &&
+		OidIsValid(catalog.jobs_queue_live_group);
 	return true;
 }
 
@@ -191,6 +192,8 @@ find_objects(JqCatalog *found)
 						 &found->jobs_queue_live_ready);
 	(void) find_relation(found, "jobs_queue_live_owner",
 						 &found->jobs_queue_live_owner);
+	(void) find_relation(found, "jobs_queue_live_group",
+						 &found->jobs_queue_live_group);
 
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(found->jobs_queue_live));
 	if (!HeapTupleIsValid(tuple))
@@ -286,6 +289,7 @@ forget_relation(Datum arg, Oid relid)
 		relid == catalog.jobs_queue_live_pkey ||
 		relid == catalog.jobs_queue_live_ready ||
 		relid == catalog.jobs_queue_live_owner ||
+		relid == catalog.jobs_queue_live_group ||
 		relid == catalog.jobs_queue_done ||
 		relid == catalog.jobs_queue_done_pkey ||
 		relid == catalog.job_runs ||

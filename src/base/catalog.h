@@ -29,6 +29,7 @@ typedef struct JqCatalog
 	Oid			jobs_queue_live_pkey;
 	Oid			jobs_queue_live_ready;	/* InvalidOid: somebody dropped it */
 	Oid			jobs_queue_live_owner;	/* the same */
+	Oid			jobs_queue_live_group;	/* the same */
 	Oid			jobs_queue_done;
 	Oid			jobs_queue_done_pkey;
 	Oid			job_runs;

@@ -63,6 +63,17 @@ object_aclcheck(Oid classid, Oid objectid, Oid roleid, AclMode mode)
 }
 #endif
 
+/* 17: processes are numbered in a variable of their own */
+static inline int
+jq_compat_my_process(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc->pgprocno;
+#endif
+}
+
 /* A range table of one relation, for the executor's row functions. */
 static inline void
 jq_compat_init_range_table(EState *estate, RangeTblEntry *rte)

@@ -172,7 +172,7 @@ define_preload_settings(void)
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("jobqueue.max_groups",
 							"Sets of how many groups of jobs at once shared memory keeps track.",
-							"Those of all databases together; each takes 0.4 kB.",
+							"Those of all databases together; each takes 0.7 kB.",
 							&jq_config_max_groups,
 							10000, 100, 1000000,
 							PGC_POSTMASTER, 0,

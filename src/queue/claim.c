@@ -31,6 +31,7 @@
 #include "queue/activity.h"
 #include "queue/claim_path.h"
 #include "queue/hints.h"
+#include "queue/limits.h"
 #include "queue/resolve.h"
 
 /* How often expired leases are looked for, when nobody else does. */
@@ -41,6 +42,9 @@
 static XLogRecPtr async_claim_end = 0;
 
 static void find_and_take(JqClaiming *claiming);
+static bool count_types(JqClaiming *claiming);
+static JqTaking reserve(JqClaiming *claiming, const JqJob *job,
+						TimestampTz *now);
 static bool can_use_memory(JqClaiming *claiming);
 static bool find_expected(JqClaiming *claiming, const JqCandidate *expected,
 						  const JqLaneName *lane, JqJob *job);
@@ -48,6 +52,7 @@ static bool is_uncommitted(JqClaiming *claiming, ItemPointer tid);
 static bool block_exists(JqClaiming *claiming, ItemPointer tid);
 static bool is_expected(const JqJob *job, const JqCandidate *expected,
 						const JqLaneName *lane);
+static bool is_of_lane(const JqJob *job, const JqLaneName *lane);
 static JqTaking write_claim(JqClaiming *claiming, const JqJob *job,
 							bool is_noted);
 static void note_async_claim(bool is_alone);
@@ -76,6 +81,8 @@ jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 	claiming.row = jq_table_slot(&claiming.live);
 	claiming.next = jq_table_new_row(&claiming.live);
 	find_and_take(&claiming);
+	if (claiming.claimed < claim->max_jobs && count_types(&claiming))
+		find_and_take(&claiming);
 	jq_table_close(&claiming.live);
 	ExecDropSingleTupleTableSlot(claiming.parent_row);
 	jq_scope_leave();
@@ -91,7 +98,7 @@ bool
 jq_claim_job(const JqClaim *claim, int64 job_id, Tuplestorestate *rows,
 			 TupleDesc row_type, bool *is_live, JqStatus *status)
 {
-	JqClaiming	claiming = {.claim = claim,.rows = rows};
+	JqClaiming	claiming = {.claim = claim,.rows = rows,.ignores_limits = true};
 	bool		is_claimed = false;
 	JqJob		job;
 
@@ -217,13 +224,17 @@ jq_claim_must_announce(const char *job_type, TimestampTz *due_at)
 	return must_announce;
 }
 
+/* The table is locked: settings that it finds are those of now. */
 static void
 find_and_take(JqClaiming *claiming)
 {
+	bool		is_complete = false;
+
 	if (can_use_memory(claiming))
 	{
-		bool		is_complete = jq_claim_by_memory(claiming);
-
+		jq_limits_begin_claim();
+		is_complete = jq_claim_by_memory(claiming);
+		jq_limits_end_claim();
 		if (claiming->claim->holder == 0 &&
 			!jq_shared_scheduler_is_running(MyDatabaseId))
 			jq_claim_sweep(claiming->live.rel);
@@ -233,7 +244,51 @@ find_and_take(JqClaiming *claiming)
 		jq_scope_refresh();
 	}
 	jq_lanes_count(JQ_COUNT_SQL_CLAIMS, 1);
+	jq_limits_begin_claim();
 	jq_claim_by_sql(claiming);
+	jq_limits_end_claim();
+}
+
+/* True: there may be more to claim by now. */
+static bool
+count_types(JqClaiming *claiming)
+{
+	bool		is_any = false;
+	ListCell   *cell;
+
+	foreach(cell, claiming->uncounted)
+		if (jq_limits_count(jq_job_type((const char *) lfirst(cell)),
+							claiming->live.rel))
+		is_any = true;
+	claiming->uncounted = NIL;
+	return is_any;
+}
+
+bool
+jq_claim_is_open(JqClaiming *claiming, const JqJobType *type, TimestampTz now,
+				 int *available, TimestampTz *next_at)
+{
+	*available = PG_INT32_MAX;
+	if (!jq_limits_apply(&type->limits))
+		return true;
+	switch (jq_limits_look(type, now, available, next_at))
+	{
+		case JQ_LIMIT_FREE:
+		case JQ_LIMIT_NO_MEMORY:
+			return true;
+		case JQ_LIMIT_LATER:
+			return false;
+		case JQ_LIMIT_UNCOUNTED:
+			if (claiming == NULL)
+				return true;
+			claiming->uncounted = lappend(claiming->uncounted,
+										  pstrdup(type->name));
+			*next_at = DT_NOEND;
+			return false;
+		default:
+			*next_at = DT_NOEND;
+			return false;
+	}
 }
 
 static bool
@@ -296,6 +351,13 @@ jq_claim_take(JqClaiming *claiming, ItemPointer tid,
 		claiming->must_stop = true;
 	}
 	return write_claim(claiming, &job, expected != NULL);
+}
+
+bool
+jq_claim_read(JqClaiming *claiming, const JqCandidate *candidate,
+			  const JqLaneName *lane, JqJob *job)
+{
+	return find_expected(claiming, candidate, lane, job);
 }
 
 /*
@@ -362,7 +424,13 @@ is_expected(const JqJob *job, const JqCandidate *expected,
 	return job->id == expected->key.id &&
 		job->status == JQ_STATUS_QUEUED &&
 		job->scheduled_at == expected->key.scheduled_at &&
-		job->priority == lane->priority &&
+		(lane == NULL || is_of_lane(job, lane));
+}
+
+static bool
+is_of_lane(const JqJob *job, const JqLaneName *lane)
+{
+	return job->priority == lane->priority &&
 		(!OidIsValid(lane->owner) || job->owner == lane->owner) &&
 		strcmp(job->stage, lane->stage) == 0 &&
 		strcmp(job->job_type, lane->job_type) == 0;
@@ -375,15 +443,24 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 	TupleTableSlot *next = claiming->next;
 	int64		lease_us = claim->lease_us != 0 ? claim->lease_us :
 	jq_job_type(job->job_type)->lease_us;
+	TimestampTz now = claiming->now;
+	bool		is_limited;
+	JqTaking	taking = JQ_TAKING_CLAIMED;
 
-	jq_job_begin_change(claiming->row, next, claiming->now);
+	is_limited = !claiming->ignores_limits &&
+		jq_limits_apply(&jq_job_type(job->job_type)->limits);
+	if (is_limited)
+		taking = reserve(claiming, job, &now);
+	if (taking != JQ_TAKING_CLAIMED)
+		return taking;
+	jq_job_begin_change(claiming->row, next, now);
 	jq_job_set_status(next, job, JQ_STATUS_RUNNING);
 	jq_job_set(next, JQ_JOB_ATTEMPTS, Int16GetDatum(job->attempts + 1));
 	jq_job_set(next, JQ_JOB_CLAIM_NO, Int32GetDatum(job->claim_no + 1));
 	jq_job_set(next, JQ_JOB_LOCKED_BY, UUIDPGetDatum(&claim->worker));
-	jq_job_set(next, JQ_JOB_LOCKED_AT, TimestampTzGetDatum(claiming->now));
+	jq_job_set(next, JQ_JOB_LOCKED_AT, TimestampTzGetDatum(now));
 	jq_job_set(next, JQ_JOB_LEASE_EXPIRES_AT,
-			   TimestampTzGetDatum(claiming->now + lease_us));
+			   TimestampTzGetDatum(now + lease_us));
 	if (claim->holder != 0)
 		jq_job_set(next, JQ_JOB_HOLDER, Int64GetDatum(claim->holder));
 	if (claiming->live.is_direct)
@@ -392,16 +469,16 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 												 claiming->row, next);
 
 		if (result != TM_Ok)
-		{
-			claiming->must_stop = false;
-			return result == TM_BeingModified ? JQ_TAKING_BUSY : JQ_TAKING_STALE;
-		}
+			taking = result == TM_BeingModified ? JQ_TAKING_BUSY : JQ_TAKING_STALE;
 	}
 	else if (!jq_table_update(&claiming->live, claiming->row, next))
+		taking = JQ_TAKING_BUSY;	/* a trigger of the user's keeps it */
+	if (taking != JQ_TAKING_CLAIMED)
 	{
-		/* A trigger of the user's keeps it. */
 		claiming->must_stop = false;
-		return JQ_TAKING_BUSY;
+		if (is_limited)
+			jq_limits_unreserve();
+		return taking;
 	}
 
 	JQ_FAULT("after_claim_update");
@@ -411,6 +488,27 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 	tuplestore_puttupleslot(claiming->rows, claiming->parent_row);
 	claiming->claimed++;
 	return JQ_TAKING_CLAIMED;
+}
+
+/* Takes what limits count; an executor then takes no other job. */
+static JqTaking
+reserve(JqClaiming *claiming, const JqJob *job, TimestampTz *now)
+{
+	const JqJobType *type = jq_job_type(job->job_type);
+
+	switch (jq_limits_reserve(type, job, now))
+	{
+		case JQ_LIMIT_FREE:
+			/* It runs them one by one, and would keep their places. */
+			if (claiming->claim->holder != 0 && !claiming->claim->is_http &&
+				jq_limits_counts(&type->limits) != 0)
+				claiming->must_stop = true;
+			return JQ_TAKING_CLAIMED;
+		case JQ_LIMIT_GROUP:
+			return JQ_TAKING_GROUP;
+		default:
+			return JQ_TAKING_LIMITED;
+	}
 }
 
 /*

@@ -28,7 +28,9 @@
 #include "base/config.h"
 #include "base/scope.h"
 #include "queue/claim_path.h"
+#include "queue/groups.h"
 #include "queue/hints.h"
+#include "queue/limits.h"
 #include "queue/ready.h"
 #include "queue/waiters.h"
 
@@ -51,6 +53,9 @@
 #define PARK_US (5 * USECS_PER_SEC)
 #define PASS_US (100 * 1000)
 
+/* Most jobs of a lane that one claim offers to their groups. */
+#define MAX_FED 1024
+
 /* The lanes of a job type, or of all, as this backend remembers them. */
 typedef struct KnownLanes
 {
@@ -69,12 +74,14 @@ typedef struct KnownLanes
 static MemoryContext known_context = NULL;
 static HTAB *known_table = NULL;	/* of KnownLanes */
 
-/* A lane in one claim. */
+/* A lane in one claim, or the groups of a job type. */
 typedef struct Source
 {
 	pairingheap_node node;
 	JqLaneRef	ref;
-	const JqLaneName *name;
+	const JqLaneName *name;		/* of groups: of one of their lanes */
+	bool		is_of_groups;
+	int16		priority;
 	JqCandidate head;
 } Source;
 
@@ -88,6 +95,8 @@ typedef struct Merge
 	pairingheap *ready;			/* of Source */
 	TimestampTz next_due_at;	/* of the lanes that have none ready */
 	JqCandidate *candidates;
+	List	   *grouped;		/* types whose groups are a source */
+	bool		groups_are_full;	/* there is no room for another group */
 	int			busy;
 	bool		is_complete;	/* nothing was left to SQL */
 } Merge;
@@ -100,10 +109,22 @@ static void begin_merge(Merge *merge, const JqClaim *claim, Relation live,
 						TimestampTz now);
 static void begin_looking(Merge *merge, Relation live, TimestampTz now);
 static void add_sources(Merge *merge, const char *job_type);
-static void look_at(Merge *merge, Source *source);
+static void add_source(Merge *merge, Source *source);
+static bool has_ready(Merge *merge, Source *source);
 static void read_on(Merge *merge, const Source *source);
+static void feed_groups(Merge *merge, Source *source);
+static void feed_candidates(Merge *merge, const Source *source,
+							const JqJobType *type, int count);
+static bool offer_to_group(Merge *merge, const Source *source,
+						   const JqJobType *type,
+						   const JqCandidate *candidate);
+static void add_groups(Merge *merge, const Source *lane);
+static bool look_at_groups(Merge *merge, Source *source);
+static void take_turn(Merge *merge, Source *source);
+static void end_turn(Merge *merge, const JqGroupTurn *turn,
+					 const char *job_type, bool has_more);
 static void take_from(Merge *merge, Source *source);
-static void claim_candidates(Merge *merge, const Source *source,
+static bool claim_candidates(Merge *merge, const Source *source,
 							 const JqJobType *type, int count);
 static bool has_due(Merge *merge, Source *source);
 static int	compare_sources(const pairingheap_node *a,
@@ -229,9 +250,14 @@ decide_lanes(KnownLanes *known, const JqClaim *claim)
 		known->holder == claim->holder && known->role == claim->role)
 		return;
 	for (int i = 0; i < known->count; i++)
-		known->may_take[i] = jq_claim_may_take(claim,
-											   jq_job_type(known->names[i].job_type),
+	{
+		const JqJobType *type = jq_job_type(known->names[i].job_type);
+
+		known->may_take[i] = jq_claim_may_take(claim, type,
 											   known->names[i].owner);
+		if (jq_limits_forget(type))
+			jq_lanes_forget();
+	}
 	known->types_generation = generation;
 	known->holder = claim->holder;
 	known->role = claim->role;
@@ -272,7 +298,7 @@ static void
 add_sources(Merge *merge, const char *job_type)
 {
 	KnownLanes *known = known_lanes(job_type);
-	Source	   *sources = palloc(sizeof(Source) * Max(known->count, 1));
+	Source	   *sources = palloc0(sizeof(Source) * Max(known->count, 1));
 
 	decide_lanes(known, merge->claim);
 	for (int i = 0; i < known->count; i++)
@@ -281,13 +307,42 @@ add_sources(Merge *merge, const char *job_type)
 			continue;
 		sources[i].ref = known->refs[i];
 		sources[i].name = &known->names[i];
-		look_at(merge, &sources[i]);
+		sources[i].priority = known->names[i].priority;
+		add_source(merge, &sources[i]);
 	}
 }
 
-/* Finds out whether a lane has something ready, and what comes first. */
+/* Unless limits or a lack of jobs keep it from being claimed from. */
 static void
-look_at(Merge *merge, Source *source)
+add_source(Merge *merge, Source *source)
+{
+	const JqJobType *type = jq_job_type(source->name->job_type);
+	TimestampTz next_at;
+	int			available;
+
+	if (!jq_claim_is_open(merge->claiming, type, merge->now, &available,
+						  &next_at))
+	{
+		merge->next_due_at = Min(merge->next_due_at, next_at);
+		return;
+	}
+	if (jq_limits_have_groups(&type->limits) && merge->claiming != NULL)
+	{
+		if (OidIsValid(jq_catalog()->jobs_queue_live_group))
+		{
+			feed_groups(merge, source);
+			add_groups(merge, source);
+		}
+		else
+			merge->is_complete = false;
+	}
+	else if (has_ready(merge, source))
+		pairingheap_add(merge->ready, &source->node);
+}
+
+/* Whether a lane has something ready, and what comes first. */
+static bool
+has_ready(Merge *merge, Source *source)
 {
 	JqLaneWish	wish = {
 		.now = merge->now,
@@ -302,11 +357,10 @@ look_at(Merge *merge, Source *source)
 							 &next_at))
 		{
 			case JQ_LANE_READY:
-				pairingheap_add(merge->ready, &source->node);
-				return;
+				return true;
 			case JQ_LANE_WAITING:
 				merge->next_due_at = Min(merge->next_due_at, next_at);
-				return;
+				return false;
 			case JQ_LANE_UNREAD:
 				read_on(merge, source);
 				break;
@@ -314,13 +368,13 @@ look_at(Merge *merge, Source *source)
 				if (jq_lane_wait(source->ref))
 					break;
 				merge->is_complete = false;
-				return;
+				return false;
 			case JQ_LANE_PARKED:
 				merge->is_complete = false;
-				return;
+				return false;
 			case JQ_LANE_GONE:
 				jq_lanes_discover_soon();
-				return;
+				return false;
 		}
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -374,37 +428,50 @@ take_from(Merge *merge, Source *source)
 	};
 	const JqJobType *type;
 	TimestampTz next_at;
+	int			available;
 	int			count;
+	bool		goes_on = true;
 
+	if (source->is_of_groups)
+	{
+		take_turn(merge, source);
+		return;
+	}
 	if (!pairingheap_is_empty(merge->ready))
 	{
 		const Source *second = pairingheap_container(Source, node,
 													 pairingheap_first(merge->ready));
 
-		wish.has_limit = second->name->priority == source->name->priority;
+		wish.has_limit = second->priority == source->priority;
 		wish.limit = second->head.key;
 	}
-	/* Nothing may fail between the taking and the noting. */
 	type = jq_job_type(source->name->job_type);
+	if (!jq_claim_is_open(claiming, type, merge->now, &available, &next_at))
+		return;
+	wish.max = Min(wish.max, available);
+	/* Nothing may fail between the taking and the noting. */
 	jq_hints_reserve(wish.max);
 	if (jq_lane_take(source->ref, &wish, merge->candidates, &count,
 					 &next_at) == JQ_LANE_READY)
-		claim_candidates(merge, source, type, count);
+		goes_on = claim_candidates(merge, source, type, count);
 	else
 		jq_lane_give_up();		/* it is looked at below */
-	if (claiming->claimed < claiming->claim->max_jobs)
-		look_at(merge, source);
+	if (goes_on && claiming->claimed < claiming->claim->max_jobs &&
+		has_ready(merge, source))
+		pairingheap_add(merge->ready, &source->node);
 }
 
 /*
  * What somebody else has or what must wait goes back when the claim ends, and
- * so does what is left when a job must run alone.
+ * so does what is left when a job must run alone, or when no other one of the
+ * type may begin: then there is no more to take from the lane.
  */
-static void
+static bool
 claim_candidates(Merge *merge, const Source *source, const JqJobType *type,
 				 int count)
 {
 	int			first = jq_hints_count();
+	JqTaking	taking = JQ_TAKING_BUSY;
 
 	for (int i = 0; i < count; i++)
 		(void) jq_hints_took(source->ref, &merge->candidates[i], type);
@@ -412,12 +479,14 @@ claim_candidates(Merge *merge, const Source *source, const JqJobType *type,
 	jq_scope_refresh();
 	for (int i = 0; i < count; i++)
 	{
-		JqTaking	taking = JQ_TAKING_BUSY;
-
-		if (!merge->claiming->must_stop)
+		if (merge->claiming->must_stop)
+			taking = JQ_TAKING_BUSY;
+		else if (taking != JQ_TAKING_LIMITED)
 			taking = jq_claim_take(merge->claiming, &merge->candidates[i].tid,
 								   &merge->candidates[i], source->name);
-		if (taking == JQ_TAKING_BUSY)
+		if (taking == JQ_TAKING_LIMITED)
+			jq_hints_skip(first + i, 0, false);
+		else if (taking == JQ_TAKING_BUSY || taking == JQ_TAKING_GROUP)
 		{
 			bool		is_passed = merge->busy++ >= MAX_BUSY;
 			TimestampTz until = merge->now + (is_passed ? PASS_US : PARK_US);
@@ -432,6 +501,209 @@ claim_candidates(Merge *merge, const Source *source, const JqJobType *type,
 				jq_hints_drop(first + i);
 			jq_lanes_count(JQ_COUNT_STALE, 1);
 		}
+	}
+	return taking != JQ_TAKING_LIMITED;
+}
+
+/* ---- groups ---- */
+
+/* Offers what is due in a lane to its groups. */
+static void
+feed_groups(Merge *merge, Source *source)
+{
+	JqLaneWish	wish = {
+		.now = merge->now,
+		.is_claim = true,
+		.max = JQ_LANE_REFILL
+	};
+	TimestampTz next_at;
+	int			fed = 0;
+	int			count;
+
+	while (fed < MAX_FED && has_ready(merge, source))
+	{
+		const JqJobType *type = jq_job_type(source->name->job_type);
+
+		jq_hints_reserve(wish.max);
+		if (jq_lane_take(source->ref, &wish, merge->candidates, &count,
+						 &next_at) != JQ_LANE_READY)
+		{
+			jq_lane_give_up();
+			continue;
+		}
+		feed_candidates(merge, source, type, count);
+		fed += count;
+		if (merge->groups_are_full)
+			break;
+	}
+}
+
+static void
+feed_candidates(Merge *merge, const Source *source, const JqJobType *type,
+				int count)
+{
+	char		name[JQ_LANE_NAME_SIZE];
+	int			first = jq_hints_count();
+
+	strlcpy(name, type->name, sizeof(name));
+	for (int i = 0; i < count; i++)
+		(void) jq_hints_took(source->ref, &merge->candidates[i], type);
+	jq_scope_refresh();
+	for (int i = 0; i < count; i++)
+	{
+		const JqCandidate *candidate = &merge->candidates[i];
+
+		if (merge->groups_are_full)
+			jq_hints_skip(first + i, 0, false);
+		else if (offer_to_group(merge, source, jq_job_type(name), candidate))
+			jq_hints_drop(first + i);
+		else if (merge->groups_are_full)
+			jq_hints_skip(first + i, 0, false);
+		else
+			jq_hints_skip(first + i,
+						  JQ_LANE_MS(merge->now + PARK_US) | 1, false);
+	}
+	jq_hints_end_taking(first);
+}
+
+/*
+ * A job without a key is a group of its own.  False: there is no room for one
+ * more group, or somebody else has the job.
+ */
+static bool
+offer_to_group(Merge *merge, const Source *source, const JqJobType *type,
+			   const JqCandidate *candidate)
+{
+	char		single[32];
+	JqJob		job;
+
+	if (!jq_claim_read(merge->claiming, candidate, source->name, &job))
+	{
+		if (jq_claim_is_there(merge->claiming, candidate, source->name))
+			return false;
+		jq_lanes_count(JQ_COUNT_STALE, 1);
+		return true;
+	}
+	snprintf(single, sizeof(single), "\001" INT64_FORMAT, job.id);
+	if (jq_groups_offer(type, job.group_key != NULL ? job.group_key : single,
+						source->ref, source->name->priority, candidate))
+		return true;
+	merge->groups_are_full = true;
+	return false;
+}
+
+/* The groups of a type are one source, whatever lanes feed them. */
+static void
+add_groups(Merge *merge, const Source *lane)
+{
+	Source	   *source;
+	ListCell   *cell;
+
+	foreach(cell, merge->grouped)
+		if (strcmp((const char *) lfirst(cell), lane->name->job_type) == 0)
+		return;
+	merge->grouped = lappend(merge->grouped,
+							 pstrdup(lane->name->job_type));
+	source = palloc(sizeof(Source));
+	*source = *lane;
+	source->is_of_groups = true;
+	if (look_at_groups(merge, source))
+		pairingheap_add(merge->ready, &source->node);
+}
+
+static bool
+look_at_groups(Merge *merge, Source *source)
+{
+	JqGroupTurn turn;
+	TimestampTz next_at;
+
+	if (!jq_groups_begin_turn(jq_job_type(source->name->job_type), merge->now,
+							  true, &turn, &source->priority, &next_at))
+	{
+		merge->next_due_at = Min(merge->next_due_at, next_at);
+		return false;
+	}
+	source->head = turn.candidate;
+	return true;
+}
+
+/* Claims the next job of the group whose turn it is. */
+static void
+take_turn(Merge *merge, Source *source)
+{
+	JqClaiming *claiming = merge->claiming;
+	const JqJobType *type = jq_job_type(source->name->job_type);
+	JqGroupTurn turn;
+	JqTaking	taking;
+	TimestampTz next_at;
+	int			available;
+	int			first;
+
+	if (!jq_claim_is_open(claiming, type, merge->now, &available, &next_at) ||
+		!jq_groups_begin_turn(type, merge->now, false, &turn, &source->priority,
+							  &next_at))
+		return;
+	jq_hints_reserve(1);
+	jq_scope_refresh();
+	taking = jq_claim_take(claiming, &turn.candidate.tid, &turn.candidate,
+						   NULL);
+	switch (taking)
+	{
+		case JQ_TAKING_CLAIMED:
+			first = jq_hints_count();
+			jq_hints_reserve(1);
+			(void) jq_hints_took(turn.lane, &turn.candidate,
+								 jq_job_type(source->name->job_type));
+			jq_hints_end_taking(first);
+			end_turn(merge, &turn, source->name->job_type, turn.has_more);
+			break;
+		case JQ_TAKING_STALE:
+			jq_lanes_count(JQ_COUNT_STALE, 1);
+			end_turn(merge, &turn, source->name->job_type, turn.has_more);
+			break;
+		case JQ_TAKING_BUSY:
+			jq_groups_postpone(&turn, merge->now + PASS_US);
+			break;
+		default:
+			(void) jq_groups_end_turn(&turn, &turn.candidate, turn.lane,
+									  source->priority);
+			break;
+	}
+	if (taking != JQ_TAKING_LIMITED && !claiming->must_stop &&
+		claiming->claimed < claiming->claim->max_jobs &&
+		look_at_groups(merge, source))
+		pairingheap_add(merge->ready, &source->node);
+}
+
+/* Looks for the job that comes next in the group. */
+static void
+end_turn(Merge *merge, const JqGroupTurn *turn, const char *job_type,
+		 bool has_more)
+{
+	JqCandidate next;
+	JqLaneName	name = {0};
+	bool		has_next = false;
+	JqLaneRef	lane = turn->lane;
+
+	for (;;)
+	{
+		if (has_more && turn->key[0] == '\0')
+			jq_lanes_forget();	/* all are offered again */
+		else if (has_more)
+		{
+			jq_scope_refresh();
+			has_next = jq_ready_next_of_group(merge->live, job_type, turn->key,
+											  turn->bound_priority,
+											  turn->bound, merge->now,
+											  turn->candidate.key.id, &next,
+											  &name);
+			if (has_next)
+				lane = jq_lanes_get(&name, true);
+		}
+		if (jq_groups_end_turn(turn, has_next ? &next : NULL, lane,
+							   name.priority))
+			return;
+		has_more = true;
 	}
 }
 
@@ -474,8 +746,12 @@ jq_claim_count_due_by_memory(JqClaiming *looking, const char *job_type,
 	for (int i = 0; i < known->count; i++)
 	{
 		Source		source = {.ref = known->refs[i],.name = &known->names[i]};
+		int			available;
+		TimestampTz next_at;
 
-		if (!has_due(&merge, &source))
+		if (!jq_claim_is_open(NULL, jq_job_type(job_type), merge.now,
+							  &available, &next_at) ||
+			!has_due(&merge, &source))
 			continue;
 		(*due)[*count].owner = source.name->owner;
 		(*due)[*count].jobs = jq_lane_count_due(source.ref, merge.now, max);
@@ -494,10 +770,8 @@ has_due(Merge *merge, Source *source)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		look_at(merge, source);
-		if (pairingheap_is_empty(merge->ready))
+		if (!has_ready(merge, source))
 			return false;
-		pairingheap_reset(merge->ready);
 		jq_scope_refresh();
 		if (jq_claim_is_there(merge->claiming, &source->head,
 							  source->name))
@@ -514,8 +788,8 @@ compare_sources(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 	const Source *left = pairingheap_const_container(Source, node, a);
 	const Source *right = pairingheap_const_container(Source, node, b);
 
-	if (left->name->priority != right->name->priority)
-		return left->name->priority < right->name->priority ? 1 : -1;
+	if (left->priority != right->priority)
+		return left->priority < right->priority ? 1 : -1;
 	return jq_lane_compare_keys(&right->head.key, &left->head.key);
 }
 
@@ -551,9 +825,13 @@ jq_claim_sweep(Relation live)
 		count = jq_ready_read(live, &known->names[i], JQ_LANE_KEY_FIRST,
 							  jq_lane_position(ref), MAX_SWEPT, found,
 							  &position);
-		repairs += jq_lane_end_sweep(ref, started_at, found, count);
+		count = jq_lane_end_sweep(ref, started_at, found, count);
+		/* What groups have set aside comes back each time. */
+		if (!jq_limits_have_groups(&jq_job_type(known->names[i].job_type)->limits))
+			repairs += count;
 	}
 	pfree(found);
+	jq_limits_audit(live);
 	if (repairs > 0)
 		jq_waiters_wake_all();
 	jq_lanes_end_duty(JQ_DUTY_SWEEP, now, SWEEP_CHECK_INTERVAL_US);

@@ -33,6 +33,8 @@ typedef struct JqClaiming
 	BlockNumber blocks;			/* of the live leaf, as last counted */
 	bool		is_alone;		/* the transaction had written nothing before */
 	bool		must_stop;		/* the job just taken runs alone */
+	bool		ignores_limits; /* an operator wants this one job */
+	List	   *uncounted;		/* names of types whose jobs must be counted */
 } JqClaiming;
 
 /* What became of a job that a claim tried to take. */
@@ -40,16 +42,33 @@ typedef enum JqTaking
 {
 	JQ_TAKING_CLAIMED,
 	JQ_TAKING_BUSY,				/* somebody else has it, or it must wait */
+	JQ_TAKING_GROUP,			/* its group is at a limit */
+	JQ_TAKING_LIMITED,			/* its type is: no other job of it can be
+								 * taken */
 	JQ_TAKING_STALE				/* it is not there any more, or not so */
 } JqTaking;
 
 /*
  * Tries to claim the row version at "tid".  With "expected", it must be that
- * job of that lane.  Needs a snapshot that is newer than the finding.
+ * job, and of that lane unless this is NULL.  Needs a snapshot that is newer
+ * than the finding.
  */
 extern JqTaking jq_claim_take(JqClaiming *claiming, ItemPointer tid,
 							  const JqCandidate *expected,
 							  const JqLaneName *lane);
+
+/*
+ * Whether the limits of a type let jobs of it be claimed now, and how many; if
+ * not, "next_at" is when they may, or DT_NOEND.  "claiming" is NULL for those
+ * who only look.
+ */
+extern bool jq_claim_is_open(JqClaiming *claiming, const JqJobType *type,
+							 TimestampTz now, int *available,
+							 TimestampTz *next_at);
+
+/* Reads the row of a candidate; false: it is not that job any more. */
+extern bool jq_claim_read(JqClaiming *claiming, const JqCandidate *candidate,
+						  const JqLaneName *lane, JqJob *job);
 
 /*
  * Whether this claim may take jobs of a type.  Those of the built-in type run

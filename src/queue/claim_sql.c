@@ -191,6 +191,8 @@ static void
 add_found(Reading *reading, uint64 rows, Oid owner)
 {
 	SPITupleTable *found = SPI_tuptable;
+	TimestampTz next_at;
+	int			available;
 
 	for (uint64 i = 0; i < rows; i++)
 	{
@@ -204,7 +206,9 @@ add_found(Reading *reading, uint64 rows, Oid owner)
 		lane->scheduled_at = DatumGetTimestampTz(jq_statement_value(i, 4));
 		lane->id = DatumGetInt64(jq_statement_value(i, 5));
 		if (jq_claim_may_take(reading->claiming->claim,
-							  jq_job_type(lane->job_type), owner))
+							  jq_job_type(lane->job_type), owner) &&
+			jq_claim_is_open(reading->claiming, jq_job_type(lane->job_type),
+							 reading->claiming->now, &available, &next_at))
 			pairingheap_add(reading->lanes, &lane->node);
 	}
 }
@@ -227,8 +231,10 @@ merge_lanes(Reading *reading)
 			continue;
 		}
 		CHECK_FOR_INTERRUPTS();
-		(void) jq_claim_take(reading->claiming, &lane->tid, NULL, NULL);
-		if (advance_lane(reading, lane))
+		if (jq_claim_take(reading->claiming, &lane->tid, NULL,
+						  NULL) == JQ_TAKING_LIMITED)
+			SPI_cursor_close(lane->portal);
+		else if (advance_lane(reading, lane))
 			pairingheap_add(reading->lanes, &lane->node);
 	}
 	while (!pairingheap_is_empty(reading->lanes))
@@ -320,13 +326,21 @@ jq_claim_next_due_by_sql(const JqClaim *claim)
 	for (uint64 i = 0; i < rows; i++)
 	{
 		char	   *job_type;
+		const JqJobType *type;
 		TimestampTz scheduled_at;
+		TimestampTz next_at;
+		int			available;
 
 		SPI_tuptable = found;
 		job_type = TextDatumGetCString(jq_statement_value(i, 1));
 		scheduled_at = DatumGetTimestampTz(jq_statement_value(i, 2));
-		if (jq_claim_may_take(claim, jq_job_type(job_type), InvalidOid))
-			due_at = Min(due_at, scheduled_at);
+		type = jq_job_type(job_type);
+		if (!jq_claim_may_take(claim, type, InvalidOid))
+			continue;
+		if (jq_claim_is_open(NULL, type, GetCurrentTimestamp(), &available,
+							 &next_at))
+			next_at = scheduled_at;
+		due_at = Min(due_at, next_at);
 	}
 	return due_at;
 }

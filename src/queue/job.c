@@ -15,6 +15,7 @@
 #include "base/catalog.h"
 #include "queue/hints.h"
 #include "queue/job.h"
+#include "queue/limits.h"
 
 /* Longest error text that is stored, in bytes. */
 #define MAX_ERROR_LENGTH 8192
@@ -120,6 +121,8 @@ jq_job_read(TupleTableSlot *slot, JqJob *job)
 		DatumGetInt64(value) : 0;
 	job->has_backoff = read_nullable(slot, JQ_JOB_BACKOFF, &job->backoff);
 	job->waiting_for = DatumGetInt32(read_value(slot, JQ_JOB_WAITING_FOR));
+	job->group_key = read_nullable(slot, JQ_JOB_GROUP_KEY, &value) ?
+		TextDatumGetCString(value) : NULL;
 	job->owner = read_nullable(slot, JQ_JOB_OWNER, &value) ?
 		DatumGetObjectId(value) : InvalidOid;
 }
@@ -288,6 +291,7 @@ jq_job_write_run(JqTable *runs, TupleTableSlot *row, const JqJob *job,
 	if (run->response != 0)
 		jq_job_set(row, JQ_RUN_RESPONSE, run->response);
 	jq_table_insert(runs, row);
+	jq_limits_note_end(job, run->will_retry);
 }
 
 char *

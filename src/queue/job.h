@@ -54,6 +54,7 @@ typedef struct JqJob
 	bool		has_backoff;
 	Datum		backoff;		/* jsonb */
 	int32		waiting_for;
+	char	   *group_key;		/* NULL: none */
 	Oid			owner;			/* InvalidOid: null */
 } JqJob;
 
@@ -116,6 +117,7 @@ typedef struct JqRun
 {
 	const char *status;			/* completed, failed, expired, … */
 	bool		charged;
+	bool		will_retry;		/* after a failure */
 	TimestampTz finished_at;
 	const char *error;			/* or NULL */
 	bool		has_result;

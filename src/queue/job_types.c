@@ -60,7 +60,7 @@ static JqStatement select_job_type = {
 	.text = "SELECT runner, owner::pg_catalog.oid, command, enabled,"
 	" max_attempts::pg_catalog.int4, backoff, lease, timeout, batch_size,"
 	" dead_letter, keep_completed, notify, mode, endpoint, max_linger,"
-	" xmin, max_concurrency, rate_max, rate_window, rate_burst,"
+	" max_concurrency, rate_max, rate_window, rate_burst,"
 	" throttled_until, group_concurrency, group_rate_max, group_rate_window,"
 	" group_strict, fair_groups, breaker_threshold, breaker_cooldown,"
 	" breaker_distinct_jobs"
@@ -87,7 +87,7 @@ static void load_row(CachedJobType *entry);
 static void read_row(CachedJobType *entry);
 static void read_limits(CachedJobType *entry);
 static int	read_count(int column);
-static void read_rate(int column, JqRate * rate);
+static void read_rate(int column, JqRate *rate);
 static JqRunner runner_from_name(const char *name);
 static bool read_column(int column, Datum *value);
 static void apply_defaults(CachedJobType *entry);
@@ -229,22 +229,21 @@ read_limits(CachedJobType *entry)
 	JqLimits   *limits = &entry->settings.limits;
 	Datum		value;
 
-	limits->version = DatumGetTransactionId(jq_statement_value(0, 16));
-	limits->max_concurrency = read_count(17);
-	read_rate(18, &limits->rate);
-	limits->rate.burst = read_count(20);
-	if (read_column(21, &value))
+	limits->max_concurrency = read_count(16);
+	read_rate(17, &limits->rate);
+	limits->rate.burst = read_count(19);
+	if (read_column(20, &value))
 		limits->throttled_until = DatumGetTimestampTz(value);
-	limits->group_concurrency = read_count(22);
-	read_rate(23, &limits->group_rate);
-	limits->group_strict = DatumGetBool(jq_statement_value(0, 25));
-	limits->fair_groups = DatumGetBool(jq_statement_value(0, 26));
-	limits->breaker_threshold = read_count(27);
-	entry->has_breaker_cooldown = read_column(28, &value);
+	limits->group_concurrency = read_count(21);
+	read_rate(22, &limits->group_rate);
+	limits->group_strict = DatumGetBool(jq_statement_value(0, 24));
+	limits->fair_groups = DatumGetBool(jq_statement_value(0, 25));
+	limits->breaker_threshold = read_count(26);
+	entry->has_breaker_cooldown = read_column(27, &value);
 	if (entry->has_breaker_cooldown)
 		limits->breaker_cooldown_us =
 			jq_interval_clamped_us(DatumGetIntervalP(value), USECS_PER_DAY);
-	limits->breaker_distinct_jobs = DatumGetBool(jq_statement_value(0, 29));
+	limits->breaker_distinct_jobs = DatumGetBool(jq_statement_value(0, 28));
 }
 
 /* NULL is 0. */
@@ -258,7 +257,7 @@ read_count(int column)
 
 /* From two columns: how many, and in what time. */
 static void
-read_rate(int column, JqRate * rate)
+read_rate(int column, JqRate *rate)
 {
 	Datum		window;
 

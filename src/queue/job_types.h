@@ -13,6 +13,7 @@
 #include "body/command.h"
 #include "datatype/timestamp.h"
 #include "queue/backoff.h"
+#include "queue/rate.h"
 
 /* The built-in job type whose command is in the payload; see enqueue_sql. */
 #define JQ_SQL_JOB_TYPE "sql"
@@ -27,14 +28,6 @@ typedef enum JqRunner
 	JQ_RUNNER_HTTP
 } JqRunner;
 
-/* How many jobs may begin in a window of time; max 0: as many as there are. */
-typedef struct JqRate
-{
-	int			max;
-	int64		window_us;
-	int			burst;			/* 0: any window; else evenly spaced */
-}			JqRate;
-
 /* What keeps jobs of a type from being claimed; 0 and false: nothing. */
 typedef struct JqLimits
 {
@@ -48,8 +41,7 @@ typedef struct JqLimits
 	int64		breaker_cooldown_us;
 	bool		breaker_distinct_jobs;
 	TimestampTz throttled_until;
-	uint32		version;		/* another one after each change of the row */
-}			JqLimits;
+} JqLimits;
 
 /* Every field has its effective value: jobqueue.* where the row says NULL. */
 typedef struct JqJobType

@@ -43,6 +43,16 @@ enum ReadyColumn
 	READY_NCOLUMNS = READY_ID
 };
 
+/* Columns of the index of groups. */
+enum GroupColumn
+{
+	GROUP_JOB_TYPE = 1,
+	GROUP_KEY,
+	GROUP_PRIORITY,
+	GROUP_SCHEDULED_AT,
+	GROUP_ID
+};
+
 struct JqReadyWalk
 {
 	Relation	live;
@@ -64,6 +74,9 @@ static void init_header(ScanKey header, int column, StrategyNumber strategy,
 static void init_member(ScanKey member, int column, Oid collation,
 						RegProcedure compare, Datum value, bool is_last);
 static bool read_candidate(TupleTableSlot *slot, JqCandidate *candidate);
+static void start_in_group(IndexScanDesc scan, ScanKey members,
+						   const char *job_type, const char *group_key, int16 priority,
+						   const JqLaneKey *from);
 static void begin_index(JqReadyWalk *walk, bool is_of_owners);
 static void end_index(JqReadyWalk *walk);
 static bool find_next(JqReadyWalk *walk);
@@ -186,6 +199,71 @@ read_candidate(TupleTableSlot *slot, JqCandidate *candidate)
 	owner = slot_getattr(slot, JQ_JOB_OWNER, &isnull);
 	candidate->owner = isnull ? InvalidOid : DatumGetObjectId(owner);
 	return true;
+}
+
+bool
+jq_ready_next_of_group(Relation live, const char *job_type,
+					   const char *group_key, int16 priority, JqLaneKey from,
+					   TimestampTz now, int64 except, JqCandidate *candidate,
+					   JqLaneName *name)
+{
+	Relation	index = index_open(jq_catalog()->jobs_queue_live_group,
+								   AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(live, NULL);
+	IndexScanDesc scan = jq_compat_index_beginscan(live, index, snapshot, 3);
+	ScanKeyData members[3];
+	bool		is_found = false;
+
+	start_in_group(scan, members, job_type, group_key, priority, &from);
+	while (!is_found && index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!read_candidate(slot, candidate) || candidate->key.id == except)
+			continue;
+		priority = DatumGetInt16(slot_getattr(slot, JQ_JOB_PRIORITY, &isnull));
+		if (candidate->key.scheduled_at > now)
+		{
+			/* So is all that follows, but for what has another priority. */
+			start_in_group(scan, members, job_type, group_key, priority,
+						   &JQ_LANE_KEY_END);
+			continue;
+		}
+		is_found = jq_lane_set_name(name,
+									slot_getattr(slot, JQ_JOB_JOB_TYPE, &isnull),
+									slot_getattr(slot, JQ_JOB_STAGE, &isnull),
+									Int16GetDatum(priority), InvalidOid);
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	index_close(index, NoLock);
+	return is_found;
+}
+
+/* From (priority, scheduled_at, id) of a group on; the scan needs "members". */
+static void
+start_in_group(IndexScanDesc scan, ScanKey members, const char *job_type,
+			   const char *group_key, int16 priority, const JqLaneKey *from)
+{
+	ScanKeyData keys[3];
+
+	ScanKeyEntryInitialize(&keys[0], 0, GROUP_JOB_TYPE, BTEqualStrategyNumber,
+						   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(job_type));
+	ScanKeyEntryInitialize(&keys[1], 0, GROUP_KEY, BTEqualStrategyNumber,
+						   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(group_key));
+	init_member(&members[0], GROUP_PRIORITY, InvalidOid, F_BTINT2CMP,
+				Int16GetDatum(priority), false);
+	init_member(&members[1], GROUP_SCHEDULED_AT, InvalidOid, F_TIMESTAMPTZ_CMP,
+				TimestampTzGetDatum(from->scheduled_at), false);
+	init_member(&members[2], GROUP_ID, InvalidOid, F_BTINT8CMP,
+				Int64GetDatum(from->id), true);
+	init_header(&keys[2], GROUP_PRIORITY, BTGreaterEqualStrategyNumber, members);
+	index_rescan(scan, keys, lengthof(keys), NULL, 0);
 }
 
 JqReadyWalk *

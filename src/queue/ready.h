@@ -36,4 +36,15 @@ extern JqReadyWalk *jq_ready_begin_walk(Relation live);
 extern bool jq_ready_next_lane(JqReadyWalk *walk, JqLaneName *name, bool *fits);
 extern void jq_ready_end_walk(JqReadyWalk *walk);
 
+/*
+ * The first job of a group, in the order of its priority and key, from a bound
+ * on (inclusive), that is queued and due, but for the job "except".  False:
+ * there is none.
+ */
+extern bool jq_ready_next_of_group(Relation live, const char *job_type,
+								   const char *group_key, int16 priority,
+								   JqLaneKey from, TimestampTz now,
+								   int64 except, JqCandidate *candidate,
+								   JqLaneName *name);
+
 #endif							/* JQ_READY_H */

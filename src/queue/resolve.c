@@ -251,7 +251,10 @@ fail(JqChange *change, const JqOutcome *outcome, JqRun *run)
 		end_without_success(change, jq_job_type(job->job_type)->dead_letter ?
 							JQ_STATUS_ERROR : JQ_STATUS_FAILED);
 	else
+	{
+		run->will_retry = true;
 		requeue_later(change, retry_instant(change, outcome));
+	}
 }
 
 static TimestampTz

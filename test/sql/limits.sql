@@ -1,0 +1,113 @@
+--
+-- Limits of a job type and of its groups, as one session sees them.
+--
+DELETE FROM jobs_queue;
+DELETE FROM job_types;
+CREATE FUNCTION claim(job_type text, n integer DEFAULT 1) RETURNS text
+LANGUAGE sql AS $$
+	SELECT coalesce(string_agg(coalesce(c.payload->>'n', c.id::text), ' '), '-')
+	FROM claim_jobs('00000000-0000-0000-0000-000000000001', ARRAY[job_type], n) c
+$$;
+CREATE FUNCTION finish(job_type text, n text, success boolean DEFAULT true) RETURNS boolean
+LANGUAGE sql AS $$
+	SELECT resolve_job(q.id, q.locked_by, success, CASE WHEN NOT success THEN 'no' END)
+	FROM jobs_queue q WHERE q.job_type = finish.job_type AND q.payload->>'n' = n AND q.status = 'running'
+$$;
+
+-- concurrency
+INSERT INTO job_types (job_type, max_concurrency) VALUES ('two', 2);
+SELECT count(*) FROM enqueue_jobs('two', (SELECT array_agg(jsonb_build_object('n', i)) FROM generate_series(1, 6) i));
+SELECT claim('two', 10);
+SELECT claim('two');
+SELECT finish('two', '2'), claim('two');
+SELECT claim('two');
+-- a place comes back with a release, a cancellation by DML, a deletion
+SELECT release_job(id, locked_by) FROM jobs_queue WHERE job_type = 'two' AND payload->>'n' = '1';
+SELECT claim('two');
+UPDATE jobs_queue SET status = 'cancelled' WHERE job_type = 'two' AND payload->>'n' = '1';
+SELECT claim('two');
+DELETE FROM jobs_queue WHERE job_type = 'two' AND payload->>'n' = '3';
+SELECT claim('two');
+-- and with a rollback
+BEGIN;
+SELECT finish('two', '4');
+SELECT claim('two');
+SELECT claim('two');
+ROLLBACK;
+SELECT claim('two');
+BEGIN;
+SAVEPOINT s;
+SELECT finish('two', '4'), claim('two');
+ROLLBACK TO s;
+SELECT claim('two');
+SELECT finish('two', '5'), claim('two');
+COMMIT;
+SELECT claim('two'), (SELECT count(*) FROM jobs_queue WHERE job_type = 'two' AND status = 'running') AS running;
+-- one at a time, in one call
+INSERT INTO job_types (job_type, max_concurrency) VALUES ('one', 1);
+SELECT count(*) FROM enqueue_jobs('one', (SELECT array_agg(jsonb_build_object('n', i)) FROM generate_series(1, 3) i));
+SELECT claim('one');
+SELECT r.payload->>'n' AS n FROM jobs_queue q,
+	resolve_and_claim(q.id, q.locked_by, true, job_type => 'one') r
+	WHERE q.job_type = 'one' AND q.status = 'running';
+SELECT claim('one');
+-- a new limit counts what runs already
+SELECT count(*) FROM enqueue_jobs('late', (SELECT array_agg(jsonb_build_object('n', i)) FROM generate_series(1, 5) i));
+SELECT claim('late', 2);
+INSERT INTO job_types (job_type, max_concurrency) VALUES ('late', 3);
+SELECT claim('late', 5);
+UPDATE job_types SET max_concurrency = NULL WHERE job_type = 'late';
+SELECT claim('late');
+UPDATE job_types SET max_concurrency = 4 WHERE job_type = 'late';
+SELECT claim('late');
+UPDATE job_types SET max_concurrency = 5 WHERE job_type = 'late';
+SELECT claim('late');
+
+-- rates
+INSERT INTO job_types (job_type, rate_max, rate_window) VALUES ('rated', 3, '1 hour');
+SELECT count(*) FROM enqueue_jobs('rated', (SELECT array_agg(jsonb_build_object('n', i)) FROM generate_series(1, 6) i));
+BEGIN;
+SELECT claim('rated', 2);
+ROLLBACK;
+SELECT claim('rated', 10), claim('rated');
+SELECT finish('rated', '1'), claim('rated');
+UPDATE job_types SET rate_max = 4 WHERE job_type = 'rated';
+SELECT claim('rated', 10);
+
+-- groups: one at a time, the others go on
+INSERT INTO job_types (job_type, group_concurrency) VALUES ('grouped', 1);
+SELECT count(*) FROM (SELECT enqueue_job('grouped', jsonb_build_object('n', g || i), group_key => g)
+	FROM unnest('{a,b,c}'::text[]) g, generate_series(1, 3) i ORDER BY g, i) e;
+SELECT claim('grouped', 10);
+SELECT finish('grouped', 'b1'), claim('grouped', 10);
+SELECT claim('grouped', 10);
+SELECT finish('grouped', 'a1'), finish('grouped', 'c1');
+SELECT claim('grouped', 10);
+SELECT finish('grouped', 'a2'), finish('grouped', 'b2'), finish('grouped', 'c2');
+SELECT claim('grouped', 10);
+SELECT finish('grouped', 'a3'), finish('grouped', 'b3'), finish('grouped', 'c3'), claim('grouped', 10);
+-- jobs without a key are not held up
+SELECT enqueue_job('grouped', '{"n": "x"}') > 0, enqueue_job('grouped', '{"n": "y"}') > 0;
+SELECT claim('grouped', 10);
+-- fair: each has its turn, however many jobs it has
+INSERT INTO job_types (job_type, fair_groups) VALUES ('fair', true);
+SELECT count(*) FROM (SELECT enqueue_job('fair', jsonb_build_object('n', g || i), group_key => g)
+	FROM (VALUES ('a', 6), ('b', 2), ('c', 1)) v (g, n), generate_series(1, n) i ORDER BY g, i) e;
+SELECT claim('fair', 4);
+SELECT claim('fair'), claim('fair'), claim('fair', 10);
+-- strict: a retry keeps its place
+INSERT INTO job_types (job_type, group_concurrency, group_strict, backoff)
+	VALUES ('strict', 1, true, '{"strategy": "fixed", "delay": "1 hour"}');
+SELECT count(*) FROM (SELECT enqueue_job('strict', jsonb_build_object('n', g || i), group_key => g)
+	FROM unnest('{a,b}'::text[]) g, generate_series(1, 2) i ORDER BY g, i) e;
+SELECT claim('strict', 10);
+SELECT finish('strict', 'a1', false), finish('strict', 'b1');
+SELECT claim('strict', 10);
+UPDATE jobs_queue SET scheduled_at = now() WHERE job_type = 'strict' AND payload->>'n' = 'a1';
+SELECT claim('strict', 10);
+SELECT finish('strict', 'a1');
+SELECT claim('strict', 10);
+
+DELETE FROM jobs_queue;
+DELETE FROM job_types;
+DROP FUNCTION claim, finish;
