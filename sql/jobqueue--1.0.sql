@@ -461,6 +461,46 @@ COMMENT ON COLUMN database_identity.database IS 'As in pg_database.oid';
 INSERT INTO database_identity (system_identifier, database)
 	SELECT 0, 0 WHERE pg_catalog.current_setting('row_security') OPERATOR(pg_catalog.=) 'off';
 
+-- One row for each circuit that is not closed; without shared memory also
+-- for closed ones that count failures.
+CREATE TABLE job_circuits (
+	job_type text COLLATE "C" NOT NULL,
+	stage text COLLATE "C" NOT NULL DEFAULT '',
+	state text COLLATE "C" NOT NULL DEFAULT 'open',
+	forced boolean NOT NULL DEFAULT false,
+	opened_at timestamptz,
+	retry_at timestamptz,
+	failures integer NOT NULL DEFAULT 0,
+	failed_jobs bigint[] NOT NULL DEFAULT '{}',
+	reason text,
+	last_error text,
+	probe_job_id bigint,
+	probe_claim_no integer,
+	opened_by regrole,
+	CONSTRAINT job_circuits_pkey PRIMARY KEY (job_type, stage),
+	CONSTRAINT job_circuits_state_check CHECK (state IN ('open', 'half_open', 'closed'))
+);
+COMMENT ON TABLE job_circuits IS 'Stages of job types that are left alone because their attempts fail, or because somebody wants it';
+COMMENT ON COLUMN job_circuits.state IS 'open: nothing is claimed before retry_at; half_open: one job at a time is let through; closed: failures are counted, where there is no shared memory for that';
+COMMENT ON COLUMN job_circuits.forced IS 'By open_circuit(), or by hand';
+COMMENT ON COLUMN job_circuits.retry_at IS 'When one job is let through; NULL while open: not before close_circuit()';
+COMMENT ON COLUMN job_circuits.failures IS 'Failed attempts in a row, or jobs that failed so with breaker_distinct_jobs';
+COMMENT ON COLUMN job_circuits.failed_jobs IS 'The last of the jobs that failed';
+COMMENT ON COLUMN job_circuits.probe_job_id IS 'The job that was let through; probe_claim_no is its claim';
+
+CREATE TABLE queue_events (
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	happened_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	event text COLLATE "C" NOT NULL,
+	job_type text COLLATE "C",
+	stage text COLLATE "C",
+	job_id bigint,
+	data jsonb,
+	CONSTRAINT queue_events_pkey PRIMARY KEY (id)
+);
+CREATE INDEX queue_events_happened_at ON queue_events (happened_at);
+COMMENT ON TABLE queue_events IS 'What the queue did by itself or was told to do: a row for each circuit that opens or closes';
+
 -- ---------------------------------------------------------------------------
 -- Internal functions
 -- ---------------------------------------------------------------------------
