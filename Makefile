@@ -18,7 +18,7 @@ OBJS = src/jobqueue.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \
        src/api/body.o src/api/run.o src/api/control.o src/api/http.o \
        src/api/secrets.o src/api/events.o \
-       src/api/endpoint_health.o src/api/probe.o \
+       src/api/endpoint_health.o src/api/probe.o src/api/circuits.o \
        src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
@@ -32,7 +32,7 @@ OBJS = src/jobqueue.o \
        src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o \
        src/queue/endpoints.o src/queue/http_payload.o src/queue/http_job.o src/queue/http_request.o \
        src/queue/http_outcome.o src/queue/events.o \
-       src/queue/circuits.o src/queue/queue_events.o \
+       src/queue/circuits.o src/queue/circuit_counts.o src/queue/queue_events.o \
        src/cron/calendar.o src/cron/decide.o src/cron/definition.o \
        src/cron/describe.o \
        src/cron/expression.o src/cron/plan.o src/cron/runs.o \

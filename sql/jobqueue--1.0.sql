@@ -565,6 +565,14 @@ CREATE FUNCTION _guard_cron_task() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_cron_task';
 CREATE FUNCTION _definitions_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_definitions_changed';
+CREATE FUNCTION _guard_circuit() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_guard_circuit';
+CREATE FUNCTION _circuits_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_circuits_changed';
+CREATE FUNCTION _circuit_counts(OUT job_type text, OUT stage text, OUT failures integer, OUT tripped_at timestamptz, OUT retry_at timestamptz)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_circuit_counts';
+COMMENT ON FUNCTION _circuit_counts() IS 'Failures in a row that shared memory counts, per job type and stage';
 CREATE FUNCTION _cron_tasks_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_cron_tasks_changed';
 CREATE FUNCTION _forget_cron_task() RETURNS trigger
@@ -1077,6 +1085,18 @@ CREATE FUNCTION resume_job_type(job_type text)
 COMMENT ON FUNCTION resume_job_type(text)
 	IS 'Ends pause_job_type(); false when the type is not paused';
 
+CREATE FUNCTION open_circuit(job_type text, stage text DEFAULT '', duration interval DEFAULT NULL, reason text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_open_circuit';
+COMMENT ON FUNCTION open_circuit(text, text, interval, text)
+	IS 'Lets nobody claim jobs of this type and stage, for some time or until close_circuit(); false when the circuit was open already';
+
+CREATE FUNCTION close_circuit(job_type text, stage text DEFAULT NULL)
+	RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_close_circuit';
+COMMENT ON FUNCTION close_circuit(text, text)
+	IS 'Closes the circuit of a stage, or of all stages (NULL), and forgets the failures counted; returns how many were not closed';
+
 CREATE FUNCTION stop_worker(worker_id uuid, reason text DEFAULT NULL)
 	RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_stop_worker';
@@ -1113,8 +1133,8 @@ BEGIN
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,enqueue_http,http_check_url,publish_event,current_job,job_log,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_queue_status}'::text[]
-		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_endpoint_health,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_queue_status}'::text[]
+		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
 		RAISE EXCEPTION 'unrecognized job role "%"', job_role
@@ -1162,6 +1182,9 @@ BEGIN
 			('operator', 'TABLE', 'SELECT', 'registered_workers'),
 			('operator', 'TABLE', 'SELECT, DELETE', 'worker_stops'),
 			('operator', 'TABLE', 'SELECT', 'database_identity'),
+			('operator', 'TABLE', 'SELECT, INSERT, UPDATE, DELETE', 'job_circuits'),
+			('operator', 'TABLE', 'SELECT', 'queue_events'),
+			('operator', 'TABLE', 'SELECT', 'job_circuit_status'),
 			('operator', 'TABLE', 'SELECT', 'queue_status'),
 			('operator', 'TABLE', 'SELECT', 'dead_letter_jobs'),
 			('operator', 'TABLE', 'SELECT', 'job_stats'),
@@ -1172,6 +1195,7 @@ BEGIN
 			('operator', 'TABLE', 'SELECT', 'job_claim_stats'),
 			('operator', 'TABLE', 'SELECT', 'endpoint_status'),
 			('observer', 'TABLE', 'SELECT', 'queue_status'),
+			('observer', 'TABLE', 'SELECT (job_type, stage, state, failures, threshold, opened_at, retry_at, forced, reason, probe_job_id)', 'job_circuit_status'),
 			('observer', 'TABLE', 'SELECT', 'job_lanes'),
 			('observer', 'TABLE', 'SELECT', 'job_claim_stats'),
 			('observer', 'TABLE', 'SELECT', 'endpoint_status'),
@@ -1589,6 +1613,11 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON event_subscriptions
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON event_subscriptions
 	FOR EACH STATEMENT EXECUTE FUNCTION _definitions_changed();
 ALTER TABLE event_subscriptions ENABLE ALWAYS TRIGGER changed;
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON job_circuits
+	FOR EACH ROW EXECUTE FUNCTION _guard_circuit();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON job_circuits
+	FOR EACH STATEMENT EXECUTE FUNCTION _circuits_changed();
+ALTER TABLE job_circuits ENABLE ALWAYS TRIGGER changed;
 
 -- ---------------------------------------------------------------------------
 -- Views
@@ -1702,6 +1731,18 @@ CREATE VIEW queue_status AS
 	FROM _queue_status() s;
 COMMENT ON VIEW queue_status IS 'Whether the server works on the jobs of this database; if not, why';
 
+CREATE VIEW job_circuit_status AS
+	SELECT coalesce(c.job_type, m.job_type COLLATE "C") AS job_type, coalesce(c.stage, m.stage COLLATE "C") AS stage,
+		CASE WHEN c.state <> 'closed' THEN c.state WHEN m.tripped_at IS NOT NULL THEN 'open' ELSE 'closed' END AS state,
+		CASE WHEN c.state IS NULL OR c.state = 'closed' THEN coalesce(m.failures, c.failures) ELSE c.failures END AS failures,
+		t.breaker_threshold AS threshold,
+		coalesce(c.opened_at, m.tripped_at) AS opened_at, coalesce(c.retry_at, m.retry_at) AS retry_at,
+		coalesce(c.forced, false) AS forced, c.reason, c.last_error, c.probe_job_id
+	FROM job_circuits c
+		FULL JOIN _circuit_counts() m ON m.job_type = c.job_type AND m.stage = c.stage
+		LEFT JOIN job_types t ON t.job_type = coalesce(c.job_type, m.job_type);
+COMMENT ON VIEW job_circuit_status IS 'Circuits that are open, half-open, or closed after failures';
+
 CREATE VIEW job_lanes AS
 	SELECT l.job_type, l.owner::regrole AS owner, l.stage, l.priority, l.candidates, l.read_until, l.last_used_at
 	FROM _lanes() l;
@@ -1761,7 +1802,7 @@ BEGIN
 	FOREACH t IN ARRAY '{jobs_queue_live,jobs_queue_done,jobs_queue_id_seq,job_runs,job_logs,job_logs_id_seq,
 		http_endpoints,job_types,cron_tasks,cron_tasks_id_seq,cron_runs,event_subscriptions,
 		event_subscriptions_id_seq,job_dependencies,registered_workers,
-		worker_stops,database_identity}'::text[]
+		worker_stops,database_identity,job_circuits,queue_events,queue_events_id_seq}'::text[]
 	LOOP
 		PERFORM pg_catalog.pg_extension_config_dump('@extschema@.' || t, '');
 	END LOOP;

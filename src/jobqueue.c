@@ -19,6 +19,7 @@
 #include "base/shared_state.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "queue/circuit_counts.h"
 #include "queue/hints.h"
 #include "queue/lanes.h"
 #include "queue/limit_memory.h"
@@ -50,6 +51,7 @@ _PG_init(void)
 	jq_lanes_init();
 	jq_limit_memory_init();
 	jq_waiters_init();
+	jq_circuit_counts_init();
 	jq_health_init();
 	jq_probe_init();
 	JQ_FAULT_INIT();

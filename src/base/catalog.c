@@ -61,7 +61,7 @@ static const char *const job_columns[JQ_JOB_NCOLUMNS] = {
 /* Tables that are written with the rights of the owner, and not named. */
 static const char *const other_tables[JQ_CATALOG_OTHERS] = {
 	"job_logs", "cron_runs", "registered_workers", "event_subscriptions",
-	"http_secrets", "http_secret_values"
+	"http_secrets", "http_secret_values", "queue_events"
 };
 
 const JqCatalog *
@@ -181,7 +181,8 @@ find_objects(JqCatalog *found)
 		!find_relation(found, "job_dependencies", &found->job_dependencies) ||
 		!find_relation(found, "database_identity",
 					   &found->database_identity) ||
-		!find_relation(found, "worker_stops", &found->worker_stops))
+		!find_relation(found, "worker_stops", &found->worker_stops) ||
+		!find_relation(found, "job_circuits", &found->job_circuits))
 		return false;
 	for (int i = 0; i < JQ_CATALOG_OTHERS; i++)
 		if (!find_relation(found, other_tables[i], &found->others[i]))
@@ -210,7 +211,8 @@ find_foreign_trigger(const JqCatalog *found)
 	const Oid	relids[] = {
 		found->jobs_queue, found->jobs_queue_live, found->jobs_queue_done,
 		found->job_runs, found->job_types, found->cron_tasks, found->http_endpoints,
-		found->job_dependencies, found->database_identity, found->worker_stops
+		found->job_dependencies, found->database_identity, found->worker_stops,
+		found->job_circuits
 	};
 	Oid			foreign = InvalidOid;
 
@@ -298,7 +300,7 @@ forget_relation(Datum arg, Oid relid)
 		relid == catalog.http_endpoints ||
 		relid == catalog.job_dependencies ||
 		relid == catalog.database_identity ||
-		relid == catalog.worker_stops)
+		relid == catalog.worker_stops || relid == catalog.job_circuits)
 		forget();
 	for (int i = 0; i < JQ_CATALOG_OTHERS; i++)
 		if (relid == catalog.others[i])

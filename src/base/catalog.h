@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 /* Tables that are only looked at for foreign triggers. */
-#define JQ_CATALOG_OTHERS 6
+#define JQ_CATALOG_OTHERS 7
 
 /*
  * Valid until the next time the caller could process invalidation messages:
@@ -40,6 +40,7 @@ typedef struct JqCatalog
 	Oid			job_dependencies;
 	Oid			database_identity;
 	Oid			worker_stops;
+	Oid			job_circuits;
 	Oid			others[JQ_CATALOG_OTHERS];
 	Oid			foreign_trigger;	/* one that would run the code of somebody
 									 * without the rights of the owner */

@@ -28,6 +28,7 @@
 bool		jq_config_launcher = true;
 bool		jq_config_allow_superuser_jobs = false;
 int			jq_config_max_endpoint_stats = 256;
+int			jq_config_max_circuits = 256;
 int			jq_config_max_lanes = 1024;
 
 bool		jq_config_enabled = true;
@@ -154,6 +155,13 @@ define_preload_settings(void)
 							"Those of all databases together; each takes 1.2 kB.",
 							&jq_config_max_endpoint_stats,
 							256, 0, 65536,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("jobqueue.max_circuits",
+							"Sets of how many stages of job types shared memory counts failures.",
+							"Those of all databases together that have failures in a row, and job_types.breaker_threshold; each takes 1.2 kB.",
+							&jq_config_max_circuits,
+							256, 0, 10000,
 							PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("jobqueue.max_lanes",

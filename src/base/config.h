@@ -25,6 +25,7 @@ typedef enum JqClaimPath
 extern bool jq_config_launcher;
 extern bool jq_config_allow_superuser_jobs;
 extern int	jq_config_max_endpoint_stats;
+extern int	jq_config_max_circuits;
 extern int	jq_config_max_lanes;
 
 /* Settings that follow a reload (context sighup). */

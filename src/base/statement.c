@@ -7,8 +7,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "base/catalog.h"
 #include "base/scope.h"
@@ -30,6 +32,25 @@ jq_statement_query(JqStatement *statement, Datum *values,
 				   const char *nulls, long max_rows)
 {
 	return execute(statement, values, nulls, true, max_rows);
+}
+
+uint64
+jq_statement_execute_latest(JqStatement *statement, Datum *values,
+							const char *nulls)
+{
+	Snapshot	snapshot;
+	int			result;
+
+	prepare(statement);
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	result = SPI_execute_snapshot(statement->plan, values, nulls, snapshot,
+								  InvalidSnapshot, false, true, 0);
+	UnregisterSnapshot(snapshot);
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", statement->text,
+			 SPI_result_code_string(result));
+	return SPI_processed;
 }
 
 Portal

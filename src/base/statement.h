@@ -35,7 +35,15 @@ typedef struct JqStatement
 extern uint64 jq_statement_execute(JqStatement *statement, Datum *values,
 								   const char *nulls, long max_rows);
 
-/* As above, on the scope's snapshot, for statements that only read. */
+/*
+ * As the first, on the newest rows there are, whatever the isolation level of
+ * the transaction: for rows that are the state of now, and are not read in it
+ * otherwise.
+ */
+extern uint64 jq_statement_execute_latest(JqStatement *statement,
+										  Datum *values, const char *nulls);
+
+/* As the first, on the scope's snapshot, for statements that only read. */
 extern uint64 jq_statement_query(JqStatement *statement, Datum *values,
 								 const char *nulls, long max_rows);
 

@@ -55,11 +55,10 @@ extern void jq_circuit_probe(const char *job_type, const char *stage,
 extern void jq_circuit_give_up_probe(const char *job_type, const char *stage);
 
 /*
- * A claim of this job has ended, with this status of job_runs; or it has left
- * the stage that "job" is in.  Never waits for a lock.
+ * A claim of this job has ended so; or, as completed, it has left the stage
+ * that "job" is in.  Never waits for a lock.
  */
-extern void jq_circuit_note(const JqJob *job, const char *status,
-							bool charged);
+extern void jq_circuit_note(const JqJob *job, const JqRun *run);
 
 /*
  * Grows when a circuit has opened or changed, of whatever database.  Whoever
@@ -86,5 +85,8 @@ extern TimestampTz jq_circuits_next_retry(TimestampTz now);
 extern bool jq_circuit_force_open(const char *job_type, const char *stage,
 								  int64 duration_us, const char *reason);
 extern int	jq_circuit_force_close(const char *job_type, const char *stage);
+
+/* Longest reason, in bytes. */
+#define JQ_CIRCUIT_MAX_REASON 1024
 
 #endif							/* JQ_CIRCUITS_H */

@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "queue/circuits.h"
 #include "queue/hints.h"
 #include "queue/job.h"
 #include "queue/limits.h"
@@ -292,6 +293,7 @@ jq_job_write_run(JqTable *runs, TupleTableSlot *row, const JqJob *job,
 		jq_job_set(row, JQ_RUN_RESPONSE, run->response);
 	jq_table_insert(runs, row);
 	jq_limits_note_end(job, run->will_retry);
+	jq_circuit_note(job, run);
 }
 
 char *

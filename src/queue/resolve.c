@@ -30,6 +30,7 @@
 #include "base/table.h"
 #include "queue/cancellation.h"
 #include "queue/change.h"
+#include "queue/circuits.h"
 #include "queue/completion.h"
 #include "queue/dependencies.h"
 #include "queue/job.h"
@@ -336,6 +337,7 @@ jq_resolve_heartbeat(const JqHeld *held, int64 extend_us,
 bool
 jq_resolve_set_stage(const JqHeld *held, const char *stage)
 {
+	static const JqRun left_stage = {.status = "completed"};
 	JqChange	change;
 	bool		is_held;
 
@@ -346,6 +348,8 @@ jq_resolve_set_stage(const JqHeld *held, const char *stage)
 		jq_change_next(&change);
 		jq_job_set(change.next, JQ_JOB_STAGE, CStringGetTextDatum(stage));
 		jq_change_write(&change);
+		if (strcmp(change.job.stage, stage) != 0)
+			jq_circuit_note(&change.job, &left_stage);
 		jq_change_end(&change);
 	}
 	jq_scope_leave();
