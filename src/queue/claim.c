@@ -29,6 +29,7 @@
 #include "base/scope.h"
 #include "base/shared_state.h"
 #include "queue/activity.h"
+#include "queue/circuits.h"
 #include "queue/claim_path.h"
 #include "queue/hints.h"
 #include "queue/limits.h"
@@ -58,6 +59,7 @@ static JqTaking write_claim(JqClaiming *claiming, const JqJob *job,
 static void note_async_claim(bool is_alone);
 static void commit_async_claim(XactEvent event, void *arg);
 static void reclaim_if_due(bool is_idle);
+static void tend_circuits_if_alone(void);
 
 int
 jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
@@ -67,6 +69,7 @@ jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 	if (!jq_config_enabled)
 		return 0;
 
+	tend_circuits_if_alone();
 	jq_scope_enter_bare(JQ_WRITE_ENGINE);
 	if (!jq_activity_may_claim(&claim->worker, claim->holder != 0))
 	{
@@ -199,6 +202,15 @@ jq_claim_tend_if_alone(void)
 		return;
 	jq_claim_tend();
 	reclaim_if_due(true);
+	tend_circuits_if_alone();
+}
+
+/* Circuits that have opened are written down by the scheduler, or else here. */
+static void
+tend_circuits_if_alone(void)
+{
+	if (jq_circuits_are_new() && !jq_shared_scheduler_is_running(MyDatabaseId))
+		jq_circuits_tend();
 }
 
 bool
@@ -262,6 +274,16 @@ count_types(JqClaiming *claiming)
 		is_any = true;
 	claiming->uncounted = NIL;
 	return is_any;
+}
+
+bool
+jq_claim_is_admitted(const char *job_type, const char *stage, TimestampTz now,
+					 bool *is_probe, TimestampTz *next_at)
+{
+	JqAdmission admission = jq_circuit_look(job_type, stage, now, next_at);
+
+	*is_probe = admission == JQ_CIRCUIT_PROBE;
+	return admission != JQ_CIRCUIT_OPEN;
 }
 
 bool
@@ -444,15 +466,25 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 	int64		lease_us = claim->lease_us != 0 ? claim->lease_us :
 	jq_job_type(job->job_type)->lease_us;
 	TimestampTz now = claiming->now;
+	JqAdmission admission = JQ_CIRCUIT_CLOSED;
 	bool		is_limited;
 	JqTaking	taking = JQ_TAKING_CLAIMED;
+	TimestampTz until;
 
+	if (!claiming->ignores_limits)
+		admission = jq_circuit_admit(job->job_type, job->stage, now, &until);
+	if (admission == JQ_CIRCUIT_OPEN)
+		return JQ_TAKING_CIRCUIT;
 	is_limited = !claiming->ignores_limits &&
 		jq_limits_apply(&jq_job_type(job->job_type)->limits);
 	if (is_limited)
 		taking = reserve(claiming, job, &now);
 	if (taking != JQ_TAKING_CLAIMED)
+	{
+		if (admission == JQ_CIRCUIT_PROBE)
+			jq_circuit_give_up_probe(job->job_type, job->stage);
 		return taking;
+	}
 	jq_job_begin_change(claiming->row, next, now);
 	jq_job_set_status(next, job, JQ_STATUS_RUNNING);
 	jq_job_set(next, JQ_JOB_ATTEMPTS, Int16GetDatum(job->attempts + 1));
@@ -478,6 +510,8 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 		claiming->must_stop = false;
 		if (is_limited)
 			jq_limits_unreserve();
+		if (admission == JQ_CIRCUIT_PROBE)
+			jq_circuit_give_up_probe(job->job_type, job->stage);
 		return taking;
 	}
 
@@ -487,6 +521,9 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 	jq_table_convert(next, claiming->parent_row);
 	tuplestore_puttupleslot(claiming->rows, claiming->parent_row);
 	claiming->claimed++;
+	if (admission == JQ_CIRCUIT_PROBE)
+		jq_circuit_probe(job->job_type, job->stage, job->id,
+						 job->claim_no + 1);
 	return JQ_TAKING_CLAIMED;
 }
 

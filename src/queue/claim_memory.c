@@ -82,6 +82,7 @@ typedef struct Source
 	const JqLaneName *name;		/* of groups: of one of their lanes */
 	bool		is_of_groups;
 	int16		priority;
+	bool		is_probe;		/* its circuit lets one job through */
 	JqCandidate head;
 } Source;
 
@@ -320,7 +321,9 @@ add_source(Merge *merge, Source *source)
 	TimestampTz next_at;
 	int			available;
 
-	if (!jq_claim_is_open(merge->claiming, type, merge->now, &available,
+	if (!jq_claim_is_admitted(source->name->job_type, source->name->stage,
+							  merge->now, &source->is_probe, &next_at) ||
+		!jq_claim_is_open(merge->claiming, type, merge->now, &available,
 						  &next_at))
 	{
 		merge->next_due_at = Min(merge->next_due_at, next_at);
@@ -448,7 +451,7 @@ take_from(Merge *merge, Source *source)
 	type = jq_job_type(source->name->job_type);
 	if (!jq_claim_is_open(claiming, type, merge->now, &available, &next_at))
 		return;
-	wish.max = Min(wish.max, available);
+	wish.max = source->is_probe ? 1 : Min(wish.max, available);
 	/* Nothing may fail between the taking and the noting. */
 	jq_hints_reserve(wish.max);
 	if (jq_lane_take(source->ref, &wish, merge->candidates, &count,
@@ -481,10 +484,10 @@ claim_candidates(Merge *merge, const Source *source, const JqJobType *type,
 	{
 		if (merge->claiming->must_stop)
 			taking = JQ_TAKING_BUSY;
-		else if (taking != JQ_TAKING_LIMITED)
+		else if (taking != JQ_TAKING_LIMITED && taking != JQ_TAKING_CIRCUIT)
 			taking = jq_claim_take(merge->claiming, &merge->candidates[i].tid,
 								   &merge->candidates[i], source->name);
-		if (taking == JQ_TAKING_LIMITED)
+		if (taking == JQ_TAKING_LIMITED || taking == JQ_TAKING_CIRCUIT)
 			jq_hints_skip(first + i, 0, false);
 		else if (taking == JQ_TAKING_BUSY || taking == JQ_TAKING_GROUP)
 		{
@@ -502,7 +505,7 @@ claim_candidates(Merge *merge, const Source *source, const JqJobType *type,
 			jq_lanes_count(JQ_COUNT_STALE, 1);
 		}
 	}
-	return taking != JQ_TAKING_LIMITED;
+	return taking != JQ_TAKING_LIMITED && taking != JQ_TAKING_CIRCUIT;
 }
 
 /* ---- groups ---- */
@@ -657,6 +660,10 @@ take_turn(Merge *merge, Source *source)
 			jq_hints_end_taking(first);
 			end_turn(merge, &turn, source->name->job_type, turn.has_more);
 			break;
+		case JQ_TAKING_CIRCUIT:
+			/* Others may go on; the sweep offers it again. */
+			end_turn(merge, &turn, source->name->job_type, true);
+			break;
 		case JQ_TAKING_STALE:
 			jq_lanes_count(JQ_COUNT_STALE, 1);
 			end_turn(merge, &turn, source->name->job_type, turn.has_more);
@@ -749,12 +756,17 @@ jq_claim_count_due_by_memory(JqClaiming *looking, const char *job_type,
 		int			available;
 		TimestampTz next_at;
 
-		if (!jq_claim_is_open(NULL, jq_job_type(job_type), merge.now,
+		if (!jq_claim_is_admitted(job_type, source.name->stage, merge.now,
+								  &source.is_probe, &next_at) ||
+			!jq_claim_is_open(NULL, jq_job_type(job_type), merge.now,
 							  &available, &next_at) ||
 			!has_due(&merge, &source))
 			continue;
+		if (source.is_probe)
+			available = 1;
 		(*due)[*count].owner = source.name->owner;
-		(*due)[*count].jobs = jq_lane_count_due(source.ref, merge.now, max);
+		(*due)[*count].jobs = jq_lane_count_due(source.ref, merge.now,
+												Min(max, available));
 		(*count)++;
 	}
 	return merge.is_complete;

@@ -45,7 +45,8 @@ typedef enum JqTaking
 	JQ_TAKING_GROUP,			/* its group is at a limit */
 	JQ_TAKING_LIMITED,			/* its type is: no other job of it can be
 								 * taken */
-	JQ_TAKING_STALE				/* it is not there any more, or not so */
+	JQ_TAKING_STALE,			/* it is not there any more, or not so */
+	JQ_TAKING_CIRCUIT			/* the circuit of its stage is open */
 } JqTaking;
 
 /*
@@ -56,6 +57,14 @@ typedef enum JqTaking
 extern JqTaking jq_claim_take(JqClaiming *claiming, ItemPointer tid,
 							  const JqCandidate *expected,
 							  const JqLaneName *lane);
+
+/*
+ * Whether the circuit of a lane lets jobs be claimed now, or one of them as a
+ * probe; if not, "next_at" is when to ask again.
+ */
+extern bool jq_claim_is_admitted(const char *job_type, const char *stage,
+								 TimestampTz now, bool *is_probe,
+								 TimestampTz *next_at);
 
 /*
  * Whether the limits of a type let jobs of it be claimed now, and how many; if

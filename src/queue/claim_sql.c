@@ -87,7 +87,8 @@ static JqStatement walk_lanes_of_owner = {
 /* When the first job of each lane is due. */
 static JqStatement next_due_of_lanes = {
 	.text = "WITH RECURSIVE " JQ_WALK_ALL_LANES
-	" SELECT l.job_type, h.scheduled_at FROM lane l CROSS JOIN LATERAL ("
+	" SELECT l.job_type, h.scheduled_at, l.stage"
+	" FROM lane l CROSS JOIN LATERAL ("
 	"SELECT q.scheduled_at FROM @.jobs_queue_live q"
 	" WHERE q.job_type = l.job_type AND q.stage = l.stage"
 	" AND q.priority = l.priority"
@@ -192,6 +193,7 @@ add_found(Reading *reading, uint64 rows, Oid owner)
 {
 	SPITupleTable *found = SPI_tuptable;
 	TimestampTz next_at;
+	bool		is_probe;
 	int			available;
 
 	for (uint64 i = 0; i < rows; i++)
@@ -207,6 +209,8 @@ add_found(Reading *reading, uint64 rows, Oid owner)
 		lane->id = DatumGetInt64(jq_statement_value(i, 5));
 		if (jq_claim_may_take(reading->claiming->claim,
 							  jq_job_type(lane->job_type), owner) &&
+			jq_claim_is_admitted(lane->job_type, lane->stage,
+								 reading->claiming->now, &is_probe, &next_at) &&
 			jq_claim_is_open(reading->claiming, jq_job_type(lane->job_type),
 							 reading->claiming->now, &available, &next_at))
 			pairingheap_add(reading->lanes, &lane->node);
@@ -222,6 +226,7 @@ merge_lanes(Reading *reading)
 	{
 		Lane	   *lane = pairingheap_container(Lane, node,
 												 pairingheap_remove_first(reading->lanes));
+		JqTaking	taking;
 
 		/* The walk left only the key of the head: read up to it. */
 		if (lane->portal == NULL)
@@ -231,8 +236,8 @@ merge_lanes(Reading *reading)
 			continue;
 		}
 		CHECK_FOR_INTERRUPTS();
-		if (jq_claim_take(reading->claiming, &lane->tid, NULL,
-						  NULL) == JQ_TAKING_LIMITED)
+		taking = jq_claim_take(reading->claiming, &lane->tid, NULL, NULL);
+		if (taking == JQ_TAKING_LIMITED || taking == JQ_TAKING_CIRCUIT)
 			SPI_cursor_close(lane->portal);
 		else if (advance_lane(reading, lane))
 			pairingheap_add(reading->lanes, &lane->node);
@@ -316,6 +321,7 @@ compare_lanes(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 TimestampTz
 jq_claim_next_due_by_sql(const JqClaim *claim)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz due_at = DT_NOEND;
 	Datum		values[1] = {text_array(claim->job_types)};
 	uint64		rows = jq_statement_query(&next_due_of_lanes, values,
@@ -329,6 +335,7 @@ jq_claim_next_due_by_sql(const JqClaim *claim)
 		const JqJobType *type;
 		TimestampTz scheduled_at;
 		TimestampTz next_at;
+		bool		is_probe;
 		int			available;
 
 		SPI_tuptable = found;
@@ -337,8 +344,10 @@ jq_claim_next_due_by_sql(const JqClaim *claim)
 		type = jq_job_type(job_type);
 		if (!jq_claim_may_take(claim, type, InvalidOid))
 			continue;
-		if (jq_claim_is_open(NULL, type, GetCurrentTimestamp(), &available,
-							 &next_at))
+		if (jq_claim_is_admitted(job_type,
+								 TextDatumGetCString(jq_statement_value(i, 3)),
+								 now, &is_probe, &next_at) &&
+			jq_claim_is_open(NULL, type, now, &available, &next_at))
 			next_at = scheduled_at;
 		due_at = Min(due_at, next_at);
 	}
