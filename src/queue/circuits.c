@@ -848,6 +848,7 @@ settle_row(TriggerData *trigger)
 	trigger->tg_newtuple : trigger->tg_trigtuple;
 	char	   *job_type = new_text(trigger, "job_type");
 	char	   *stage = new_text(trigger, "stage");
+	char	   *state = new_text(trigger, "state");
 	char	   *reason = new_text(trigger, "reason");
 	int			columns[lengthof(names)];
 	Datum		values[lengthof(names)];
@@ -856,7 +857,7 @@ settle_row(TriggerData *trigger)
 	bool		isnull;
 	bool		has_job;
 
-	if (job_type == NULL || stage == NULL)
+	if (job_type == NULL || stage == NULL || state == NULL)
 		return row;				/* to be refused */
 	jq_name_check_required(job_type, "job_type");
 	jq_name_check(stage, "stage", 0, 255);
@@ -874,7 +875,7 @@ settle_row(TriggerData *trigger)
 
 	(void) jq_row_new_value(trigger, "opened_at", &isnull);
 	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event) || !isnull ||
-		strcmp(new_text(trigger, "state"), "closed") == 0)
+		strcmp(state, "closed") == 0)
 		return row;
 	for (int i = 0; i < (int) lengthof(names); i++)
 		columns[i] = SPI_fnumber(desc, names[i]);
