@@ -479,6 +479,23 @@ jq_circuit_give_up_probe(const char *job_type, const char *stage)
 	end_reservation(job_type, stage);
 }
 
+bool
+jq_circuit_bars(const char *job_type, const char *stage, int64 job_id,
+				int32 claim_no)
+{
+	const Circuit *circuit;
+	TimestampTz retry_at;
+
+	if (jq_circuit_counts_are_tripped(job_type, stage, &retry_at))
+		return true;
+	refresh();
+	circuit = find_circuit(job_type, stage);
+	return circuit != NULL && circuit->state != STATE_CLOSED &&
+		!(circuit->state == STATE_HALF_OPEN &&
+		  circuit->probe_job_id == job_id &&
+		  circuit->probe_claim_no == claim_no);
+}
+
 static void
 set_tag(LOCKTAG *tag, const char *job_type, const char *stage)
 {

@@ -61,8 +61,15 @@ extern void jq_circuit_give_up_probe(const char *job_type, const char *stage);
 extern void jq_circuit_note(const JqJob *job, const JqRun *run);
 
 /*
- * Grows when a circuit has opened or changed, of whatever database.  Whoever
- * holds jobs that have not begun gives them back then.  Costs a read, and
+ * Whether a job that was claimed, and has not begun, must be given back: the
+ * circuit has opened since, and the job is not its probe.
+ */
+extern bool jq_circuit_bars(const char *job_type, const char *stage,
+							int64 job_id, int32 claim_no);
+
+/*
+ * Grows when a circuit has opened or changed, of whatever database: then
+ * whoever holds jobs that have not begun asks the above.  Costs a read, and
  * needs no transaction.
  */
 extern uint64 jq_circuits_generation(void);

@@ -72,6 +72,9 @@ jq_http_job_read(TupleTableSlot *slot, const pg_uuid_t *worker,
 	job->held.worker = *worker;
 	job->held.claim_no = reading.row.claim_no;
 	job->job_type = pstrdup(reading.row.job_type);
+	job->stage = pstrdup(reading.row.stage);
+	job->has_breaker =
+		jq_job_type(job->job_type)->limits.breaker_threshold > 0;
 	job->attempt = reading.row.attempts;
 	job->max_attempts = reading.row.max_attempts;
 	job->is_suspect = reading.row.crashes > 0;

@@ -28,6 +28,8 @@ typedef struct JqHttpJob
 	MemoryContext context;		/* holds all of it */
 	JqHeld		held;
 	char	   *job_type;
+	char	   *stage;
+	bool		has_breaker;	/* its failures count together with others */
 	int			attempt;
 	int			max_attempts;
 	bool		is_suspect;		/* the server crashed while it was running */

@@ -35,6 +35,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "queue/circuits.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 #include "worker/worker.h"
@@ -52,6 +53,8 @@ typedef struct Company
 	bool		gives_back;		/* what waits behind the company */
 } Company;
 
+static void heed_circuits(JqBatch *batch);
+static void release_barred(void *arg);
 static bool run_together(Company *company);
 static bool commit_together(Company *company);
 static void run_bodies(Company *company);
@@ -74,12 +77,16 @@ static void report_activity(const JqClaimedJob *job);
 bool
 jq_batch_run(JqBatch *batch, bool (*may_go_on) (void))
 {
-	while (batch->next < batch->njobs && may_go_on())
+	for (;;)
 	{
-		JqClaimedJob *job = &batch->jobs[batch->next];
+		JqClaimedJob *job;
 		Company		company = {.batch = batch,.first = batch->next};
 		bool		is_fine;
 
+		heed_circuits(batch);
+		if (batch->next >= batch->njobs || !may_go_on())
+			break;
+		job = &batch->jobs[batch->next];
 		company.may_go_on = may_go_on;
 		if (!job->is_suspect && jq_config_executor_batch_size > 1 &&
 			jq_body_mode(&job->body) == JQ_MODE_BATCHED)
@@ -107,6 +114,45 @@ jq_batch_run(JqBatch *batch, bool (*may_go_on) (void))
 		CHECK_FOR_INTERRUPTS();
 	}
 	return true;
+}
+
+/* Gives back what waits behind a circuit that has opened since the claim. */
+static void
+heed_circuits(JqBatch *batch)
+{
+	if (batch->next < batch->njobs &&
+		batch->circuits != jq_circuits_generation())
+		(void) jq_worker_protect(release_barred, batch);
+}
+
+/* A unit of work. */
+static void
+release_barred(void *arg)
+{
+	JqBatch    *batch = (JqBatch *) arg;
+	bool	   *is_barred = palloc0(sizeof(bool) * batch->njobs);
+	uint64		circuits = jq_circuits_generation();
+	JqOutcome	outcome = {.kind = JQ_OUTCOME_RELEASED};
+	int			kept = batch->next;
+
+	jq_db_begin("releasing jobs");
+	for (int i = batch->next; i < batch->njobs; i++)
+	{
+		const JqClaimedJob *job = &batch->jobs[i];
+
+		is_barred[i] = jq_circuit_bars(job->body.job.job_type,
+									   job->body.job.stage,
+									   job->held.job_id, job->held.claim_no);
+		if (is_barred[i])
+			(void) jq_resolve(&job->held, &outcome);
+	}
+	jq_db_commit();
+
+	for (int i = batch->next; i < batch->njobs; i++)
+		if (!is_barred[i])
+			batch->jobs[kept++] = batch->jobs[i];
+	batch->njobs = kept;
+	batch->circuits = circuits;
 }
 
 /* False: see jq_batch_run(). */
@@ -194,7 +240,12 @@ may_join(const Company *company)
 		return false;
 	if (count == 0)
 		return true;
-	return count < jq_config_executor_batch_size &&
+
+	/* The next one may not begin before this failure counts. */
+	if (batch->jobs[batch->next - 1].fate == JQ_FATE_FAILED &&
+		batch->jobs[batch->next - 1].has_breaker)
+		return false;
+	return batch->circuits == jq_circuits_generation() && count < jq_config_executor_batch_size &&
 		!jq_watch_batch_is_over() &&
 		jq_body_mode(&batch->jobs[batch->next].body) == JQ_MODE_BATCHED &&
 		company->may_go_on();

@@ -13,6 +13,7 @@
 #include "base/scope.h"
 #include "executor/tuptable.h"
 #include "queue/job_body.h"
+#include "queue/job_types.h"
 #include "storage/proc.h"
 #include "worker/worker.h"
 
@@ -46,6 +47,8 @@ read_job(JqClaimedJob *job, const pg_uuid_t *worker, TupleTableSlot *slot,
 	jq_job_body_read(slot, worker, jq_worker_role(), context, &job->held,
 					 &job->body);
 	job->is_suspect = job->body.crashes > 0;
+	job->has_breaker =
+		jq_job_type(job->body.job.job_type)->limits.breaker_threshold > 0;
 	for (int i = 0; i < (int) lengthof(session_ms); i++)
 		if (session_ms[i] > 0 && (job->body.timeout_ms == 0 ||
 								  session_ms[i] < job->body.timeout_ms))

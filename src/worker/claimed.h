@@ -29,6 +29,7 @@ typedef struct JqClaimedJob
 	JqHeld		held;
 	JqBody		body;
 	bool		is_suspect;		/* was running when the server crashed */
+	bool		has_breaker;	/* its failures count together with others */
 	JqFate		fate;
 	JqBodyEnd	end;
 	ErrorData  *fault;			/* of the body, or of its completion */
@@ -40,6 +41,7 @@ typedef struct JqBatch
 	JqClaimedJob *jobs;
 	int			njobs;
 	int			next;			/* the first that has not begun */
+	uint64		circuits;		/* generation that the claim has heeded */
 } JqBatch;
 
 /*

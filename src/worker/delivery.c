@@ -21,6 +21,7 @@
 #include "http/client.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
+#include "queue/circuits.h"
 #include "utils/timestamp.h"
 #include "worker/endings.h"
 #include "worker/targets.h"
@@ -588,6 +589,29 @@ jq_delivery_release_waiting(void)
 
 		jq_target_remove(target, job);
 		jq_endings_release(job, 0);
+	}
+}
+
+void
+jq_delivery_release_barred(void)
+{
+	dlist_mutable_iter targets;
+
+	dlist_foreach_modify(targets, &jq_targets_busy)
+	{
+		JqTarget   *target = dlist_container(JqTarget, node, targets.cur);
+		dlist_mutable_iter jobs;
+
+		dlist_foreach_modify(jobs, &target->waiting)
+		{
+			JqHttpJob  *job = dlist_container(JqHttpJob, node, jobs.cur);
+
+			if (!jq_circuit_bars(job->job_type, job->stage, job->held.job_id,
+								 job->held.claim_no))
+				continue;
+			jq_target_remove(target, job);
+			jq_endings_release(job, 0);
+		}
 	}
 }
 

@@ -38,6 +38,9 @@ extern bool jq_delivery_collect(void);
 /* Gives back every job that has not been sent. */
 extern void jq_delivery_release_waiting(void);
 
+/* The same of those whose circuit has opened meanwhile.  In a transaction. */
+extern void jq_delivery_release_barred(void);
+
 /* Aborts what is under way and gives it back. */
 extern void jq_delivery_abort_all(void);
 

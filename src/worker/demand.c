@@ -61,6 +61,15 @@ typedef struct Served
 
 static Served served[MAX_SERVED];
 
+/* Lanes whose circuit is open have nothing that could be run. */
+#define CIRCUIT_ALLOWS(job_type) \
+	" NOT EXISTS (SELECT FROM @.job_circuits c" \
+	" WHERE c.job_type = " job_type " AND c.stage = l.stage" \
+	" AND (c.state = 'open' AND coalesce(c.retry_at > now(), true)" \
+	" OR c.state = 'half_open' AND EXISTS (SELECT FROM @.jobs_queue_live p" \
+	" WHERE p.id = c.probe_job_id AND p.claim_no = c.probe_claim_no" \
+	" AND p.status = 'running'))) "
+
 /*
  * The due jobs of a job type, at most "max" per lane (stage and priority):
  * future jobs are behind them in the index and cost nothing.
@@ -73,7 +82,8 @@ static Served served[MAX_SERVED];
 	"AND q.priority = l.priority AND q.status = 'queued' " \
 	"AND (q.scheduled_at, q.id) >= (l.scheduled_at, l.id) " \
 	"AND q.scheduled_at <= now() " \
-	"ORDER BY q.scheduled_at, q.id LIMIT " max ") d) "
+	"ORDER BY q.scheduled_at, q.id LIMIT " max ") d" \
+	" WHERE" CIRCUIT_ALLOWS("$1") ") "
 
 /* Only so many executors can be woken. */
 #define MAX_DUE 100
@@ -91,7 +101,8 @@ static JqStatement due_statement = {
 static JqStatement due_by_owner_statement = {
 	.text = "WITH RECURSIVE " JQ_WALK_OWNED_LANES
 	" SELECT count(*), l.owner::pg_catalog.oid FROM lane l, LATERAL ("
-	"SELECT q.id" JQ_DUE_IN_OWNED_LANE("now()") " LIMIT 100) d GROUP BY 2 "
+	"SELECT q.id" JQ_DUE_IN_OWNED_LANE("now()") " LIMIT 100) d"
+	" WHERE" CIRCUIT_ALLOWS("'" JQ_SQL_JOB_TYPE "'") "GROUP BY 2 "
 	"UNION ALL SELECT count(*), NULL FROM (" JQ_DUE_WITHOUT_OWNER " LIMIT 100) d",
 };
 

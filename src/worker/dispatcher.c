@@ -32,6 +32,7 @@
 #include "http/client.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
+#include "queue/circuits.h"
 #include "queue/claim.h"
 #include "queue/endpoints.h"
 #include "queue/http_job.h"
@@ -71,6 +72,7 @@ static bool has_new_suspect = false;	/* it found a job that crashed the
 										 * server */
 static bool is_up_to_date = false;	/* with changes, in this cycle */
 static int64 quiet_since = 0;	/* nothing has been under way */
+static uint64 seen_circuits = 0;	/* the generation that was heeded */
 static uint32 seen_generation[3];	/* of what waiting jobs were made from */
 
 /* Claimed in a transaction that has yet to commit. */
@@ -78,6 +80,8 @@ static List *new_jobs = NIL;
 
 static void prepare(void);
 static void run_cycle(void);
+static void send_waiting(void);
+static void release_barred(void *arg);
 static void heed_orders(void);
 static void begin_draining(void);
 static void look_for_drop(void *arg);
@@ -180,7 +184,7 @@ run_cycle(void)
 		{
 			/* What waits was made from settings that may be old by now. */
 			(void) jq_worker_protect(accept_changes, NULL);
-			(void) jq_delivery_send(is_draining);
+			send_waiting();
 		}
 	} while (is_full && jq_endings_count() < MAX_UNRECORDED &&
 			 ++passes < MAX_PASSES);
@@ -194,9 +198,38 @@ run_cycle(void)
 	}
 	if (jq_targets_waiting() > 0 && !is_up_to_date)
 		(void) jq_worker_protect(accept_changes, NULL);
-	(void) jq_delivery_send(is_draining);
+	send_waiting();
 	if (jq_targets_under_way() > 0)
 		quiet_since = jq_clock_ms();
+}
+
+/*
+ * Sends what may be sent.  Nothing is while a failure that may open a circuit
+ * has yet to be recorded, and nothing whose circuit has opened since it was
+ * claimed.
+ */
+static void
+send_waiting(void)
+{
+	if (jq_targets_waiting() > 0 && jq_endings_are_urgent())
+		exchange();
+	if (jq_targets_waiting() > 0 &&
+		seen_circuits != jq_circuits_generation() &&
+		!jq_worker_protect(release_barred, NULL))
+		return;					/* in the next cycle */
+	(void) jq_delivery_send(is_draining);
+}
+
+/* A unit of work. */
+static void
+release_barred(void *arg)
+{
+	uint64		circuits = jq_circuits_generation();
+
+	jq_db_begin("looking for open circuits");
+	jq_delivery_release_barred();
+	jq_db_commit();
+	seen_circuits = circuits;
 }
 
 /* What others ask of this process. */

@@ -38,9 +38,11 @@ static dlist_head ready = DLIST_STATIC_INIT(ready);
 static dlist_head put_off = DLIST_STATIC_INIT(put_off);
 static int	nready = 0;
 static int64 ready_since = 0;	/* by jq_clock_ms() */
+static int	nurgent = 0;		/* of those that are ready */
 static int	nput_off = 0;
 static int	nwritten = 0;		/* the first of those that are ready */
 
+static bool is_urgent(const Ending *ending);
 static void forget_first(void);
 static bool record_alone(Ending *ending);
 static void write_one(void *arg);
@@ -53,8 +55,23 @@ jq_endings_add(JqHttpJob *job, const JqOutcome *outcome)
 	ending->job = job;
 	ending->outcome = *outcome;
 	dlist_push_tail(&ready, &ending->node);
+	if (is_urgent(ending))
+		nurgent++;
 	if (nready++ == 0)
 		ready_since = jq_clock_ms();
+}
+
+static bool
+is_urgent(const Ending *ending)
+{
+	return ending->job->has_breaker &&
+		ending->outcome.kind == JQ_OUTCOME_FAILED;
+}
+
+bool
+jq_endings_are_urgent(void)
+{
+	return nurgent > 0;
 }
 
 void
@@ -86,7 +103,7 @@ jq_endings_wait_ms(void)
 	dlist_iter	iter;
 
 	if (nready > 0)
-		return nready >= GROUP_SIZE ? 0 :
+		return nready >= GROUP_SIZE || nurgent > 0 ? 0 :
 			(long) Max(ready_since + GROUP_MS - jq_clock_ms(), 0);
 	dlist_foreach(iter, &put_off)
 		first = Min(first, dlist_container(Ending, node, iter.cur)->retry_at);
@@ -133,6 +150,8 @@ forget_first(void)
 	Ending	   *ending = dlist_container(Ending, node, dlist_pop_head_node(&ready));
 
 	nready--;
+	if (is_urgent(ending))
+		nurgent--;
 	jq_http_job_free(ending->job);	/* and the ending with it */
 }
 
@@ -153,6 +172,8 @@ jq_endings_record_each(void)
 			has_failed = true;
 			dlist_delete(&ending->node);
 			nready--;
+			if (is_urgent(ending))
+				nurgent--;
 			dlist_push_tail(&put_off, &ending->node);
 			nput_off++;
 		}

@@ -32,6 +32,9 @@ extern int	jq_endings_ready(void);
  */
 extern long jq_endings_wait_ms(void);
 
+/* Whether one of them may open a circuit: no job is to begin before. */
+extern bool jq_endings_are_urgent(void);
+
 /*
  * Writes some of them inside the caller's transaction; the second forgets
  * those after its commit.

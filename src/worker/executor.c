@@ -29,6 +29,7 @@
 #include "body/watch.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
+#include "queue/circuits.h"
 #include "queue/claim.h"
 #include "queue/job_types.h"
 #include "storage/ipc.h"
@@ -187,6 +188,7 @@ claim_batch(void *arg)
 	JqClaim		claim = {0};
 
 	batch->context = CurrentMemoryContext;
+	batch->circuits = jq_circuits_generation();
 	jq_db_begin("claiming jobs");
 	if (jq_catalog_if_present() == NULL ||
 		(superuser() && !jq_config_allow_superuser_jobs))

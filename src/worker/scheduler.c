@@ -33,6 +33,7 @@
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "queue/activity.h"
+#include "queue/circuits.h"
 #include "queue/claim.h"
 #include "queue/job_types.h"
 #include "storage/ipc.h"
@@ -81,6 +82,7 @@ static int64 replan_at = 0;
 
 /* by the clock on the wall, and read again in each cycle */
 static TimestampTz next_announcement_at = DT_NOEND;
+static TimestampTz next_probe_at = DT_NOEND;	/* of a circuit */
 static bool roles_changed = true;	/* or nobody has looked yet */
 
 static void note_role_change(Datum arg, int cacheid, uint32 hashvalue);
@@ -100,6 +102,7 @@ static long ms_until_cron(TimestampTz now);
 static long ms_until(TimestampTz instant, TimestampTz now);
 static void announce_jobs(void *arg);
 static void tend_lanes(void *arg);
+static void tend_circuits(void *arg);
 static void watch_running(void);
 
 void
@@ -175,6 +178,7 @@ run_cycle(void)
 	if (plans_are_stale && jq_clock_ms() >= replan_at)
 		(void) jq_worker_protect(replan_cron, NULL);
 	has_failed = !jq_worker_protect(run_cron, NULL);
+	(void) jq_worker_protect(tend_circuits, NULL);
 	(void) jq_worker_protect(jq_demand_serve, NULL);
 	(void) jq_worker_protect(jq_demand_serve_http, NULL);
 	(void) jq_worker_protect(announce_jobs, NULL);
@@ -202,6 +206,8 @@ run_cycle(void)
 		return 0;
 	if (next_announcement_at < TimestampTzPlusMilliseconds(now, sleep_ms))
 		sleep_ms = (next_announcement_at - now) / 1000 + 1;
+	if (next_probe_at < TimestampTzPlusMilliseconds(now, sleep_ms))
+		sleep_ms = Max((next_probe_at - now) / 1000 + 1, 0);
 	if (plans_are_stale)
 		sleep_ms = Min(sleep_ms, Max(replan_at - jq_clock_ms(), 0));
 	/* The other units may have waited for the same lock, one by one. */
@@ -456,6 +462,22 @@ tend_lanes(void *arg)
 {
 	jq_db_begin("tending lanes");
 	jq_claim_tend();
+	jq_db_commit();
+}
+
+/*
+ * Writes down circuits that have opened.  When the cooldown of one is over,
+ * there is demand again for its jobs.
+ */
+static void
+tend_circuits(void *arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	next_probe_at = DT_NOEND;
+	jq_db_begin("tending circuits");
+	jq_circuits_tend();
+	next_probe_at = jq_circuits_next_retry(now);
 	jq_db_commit();
 }
 
