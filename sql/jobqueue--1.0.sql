@@ -488,9 +488,11 @@ COMMENT ON COLUMN job_circuits.failures IS 'Failed attempts in a row, or jobs th
 COMMENT ON COLUMN job_circuits.failed_jobs IS 'The last of the jobs that failed';
 COMMENT ON COLUMN job_circuits.probe_job_id IS 'The job that was let through; probe_claim_no is its claim';
 
+CREATE SEQUENCE queue_events_id_seq;
+
 CREATE TABLE queue_events (
-	id bigint GENERATED ALWAYS AS IDENTITY,
-	happened_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	id bigint NOT NULL DEFAULT nextval('@extschema@.queue_events_id_seq'),
+	happened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	event text COLLATE "C" NOT NULL,
 	job_type text COLLATE "C",
 	stage text COLLATE "C",
@@ -498,6 +500,7 @@ CREATE TABLE queue_events (
 	data jsonb,
 	CONSTRAINT queue_events_pkey PRIMARY KEY (id)
 );
+ALTER SEQUENCE queue_events_id_seq OWNED BY queue_events.id;
 CREATE INDEX queue_events_happened_at ON queue_events (happened_at);
 COMMENT ON TABLE queue_events IS 'What the queue did by itself or was told to do: a row for each circuit that opens or closes';
 

@@ -64,7 +64,7 @@ typedef enum CircuitState
 	STATE_CLOSED,
 	STATE_OPEN,
 	STATE_HALF_OPEN
-}			CircuitState;
+} CircuitState;
 
 /* A row of job_circuits. */
 typedef struct Circuit
@@ -77,9 +77,9 @@ typedef struct Circuit
 	int64		probe_job_id;	/* 0: none */
 	int32		probe_claim_no;
 	TimestampTz probe_seen_at;	/* its claim was running then */
-}			Circuit;
+} Circuit;
 
-static Circuit * known = NULL;
+static Circuit *known = NULL;
 static int	nknown = 0;
 static MemoryContext known_context = NULL;
 static Oid	known_relation = InvalidOid;
@@ -110,6 +110,13 @@ static JqStatement select_claim = {
 
 #define IS_PROBE \
 	"l.state = 'half_open' AND l.probe_job_id = $3 AND l.probe_claim_no = $4"
+
+static JqStatement lock_circuit = {
+	.text = "SELECT FROM @.job_circuits WHERE job_type = $1 AND stage = $2"
+	" FOR UPDATE SKIP LOCKED",
+	.nargs = 2,
+	.argtypes = {TEXTOID, TEXTOID}
+};
 
 static JqStatement update_probe = {
 	.text = "UPDATE @.job_circuits SET state = 'half_open', forced = false,"
@@ -220,27 +227,28 @@ static JqStatement force_close = {
 
 static void refresh(void);
 static void load(Oid relation);
-static void read_circuit(uint64 row, Circuit * circuit);
-static Circuit * find_circuit(const char *job_type, const char *stage);
+static void read_circuit(uint64 row, Circuit *circuit);
+static Circuit *find_circuit(const char *job_type, const char *stage);
 static JqAdmission ask_row(const char *job_type, const char *stage,
 						   TimestampTz now, TimestampTz *until);
-static bool probe_is_running(Circuit * circuit, TimestampTz now);
+static bool probe_is_running(Circuit *circuit, TimestampTz now);
+static bool lock_row(const char *job_type, const char *stage);
 static void set_tag(LOCKTAG *tag, const char *job_type, const char *stage);
 static bool try_reserve(const char *job_type, const char *stage);
 static void end_reservation(const char *job_type, const char *stage);
 static uint64 write_row(JqStatement *statement, Datum *values,
 						const char *nulls);
 static bool is_counted(const JqRun *run);
-static void end_probe(const Circuit * circuit, const JqRun *run,
+static void end_probe(const Circuit *circuit, const JqRun *run,
 					  const JqLimits *limits);
-static void close_circuit(const Circuit * circuit, Datum *values);
-static void reopen_circuit(const Circuit * circuit, Datum *values,
+static void close_circuit(const Circuit *circuit, Datum *values);
+static void reopen_circuit(const Circuit *circuit, Datum *values,
 						   const JqRun *run, int64 cooldown_us);
 static void count_in_row(const JqJob *job, const JqRun *run,
-						 const JqBreaker * breaker);
-static void write_open(const JqCircuitCount * count);
-static bool write_open_row(const JqCircuitCount * count);
-static void report_open(const JqCircuitCount * count);
+						 const JqBreaker *breaker);
+static void write_open(const JqCircuitCount *count);
+static bool write_open_row(const JqCircuitCount *count);
+static void report_open(const JqCircuitCount *count);
 static void forget_circuits(Datum arg, Oid relid);
 static char *new_text(TriggerData *trigger, const char *column);
 static HeapTuple settle_row(TriggerData *trigger);
@@ -295,7 +303,7 @@ load(Oid relation)
 }
 
 static void
-read_circuit(uint64 row, Circuit * circuit)
+read_circuit(uint64 row, Circuit *circuit)
 {
 	MemoryContext old = MemoryContextSwitchTo(known_context);
 	char	   *state;
@@ -408,7 +416,7 @@ ask_row(const char *job_type, const char *stage, TimestampTz now,
 
 /* Whoever ends it tells us, but not in each and every case. */
 static bool
-probe_is_running(Circuit * circuit, TimestampTz now)
+probe_is_running(Circuit *circuit, TimestampTz now)
 {
 	Datum		values[] = {
 		Int64GetDatum(circuit->probe_job_id),
@@ -448,9 +456,29 @@ jq_circuit_admit(const char *job_type, const char *stage, TimestampTz now,
 	/* Nobody else can take a probe now: what is there? */
 	load(jq_catalog()->job_circuits);
 	answer = ask_row(job_type, stage, now, until);
+	if (answer == JQ_CIRCUIT_PROBE && !lock_row(job_type, stage))
+	{
+		*until = now + RESERVED_US;
+		answer = JQ_CIRCUIT_OPEN;
+	}
 	if (answer != JQ_CIRCUIT_PROBE)
 		end_reservation(job_type, stage);
 	return answer;
+}
+
+/* A probe is written down.  False: somebody has the row locked. */
+static bool
+lock_row(const char *job_type, const char *stage)
+{
+	Datum		values[2];
+	bool		is_locked;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	values[0] = CStringGetTextDatum(job_type);
+	values[1] = CStringGetTextDatum(stage);
+	is_locked = jq_statement_execute_latest(&lock_circuit, values, NULL) > 0;
+	jq_scope_leave();
+	return is_locked;
 }
 
 void
@@ -530,7 +558,7 @@ jq_circuit_note(const JqJob *job, const JqRun *run)
 	JqLimits	copy;
 	JqBreaker	breaker;
 	bool		is_success = strcmp(run->status, "completed") == 0;
-	const		Circuit *circuit;
+	const Circuit *circuit;
 
 	if (limits->breaker_threshold == 0 && nknown == 0 &&
 		known_invalidations == invalidations)
@@ -577,7 +605,7 @@ write_row(JqStatement *statement, Datum *values, const char *nulls)
 
 /* "circuit" is remembered, and may go with the first write. */
 static void
-end_probe(const Circuit * circuit, const JqRun *run, const JqLimits *limits)
+end_probe(const Circuit *circuit, const JqRun *run, const JqLimits *limits)
 {
 	Circuit		copy = *circuit;
 	Datum		values[6];
@@ -599,7 +627,7 @@ end_probe(const Circuit * circuit, const JqRun *run, const JqLimits *limits)
 }
 
 static void
-close_circuit(const Circuit * circuit, Datum *values)
+close_circuit(const Circuit *circuit, Datum *values)
 {
 	if (write_row(&close_after_probe, values, NULL) > 0)
 		jq_queue_event("circuit_closed", circuit->job_type, circuit->stage,
@@ -607,7 +635,7 @@ close_circuit(const Circuit * circuit, Datum *values)
 }
 
 static void
-reopen_circuit(const Circuit * circuit, Datum *values, const JqRun *run,
+reopen_circuit(const Circuit *circuit, Datum *values, const JqRun *run,
 			   int64 cooldown_us)
 {
 	int			failures;
@@ -629,7 +657,7 @@ reopen_circuit(const Circuit * circuit, Datum *values, const JqRun *run,
  * others find out meanwhile is lost.
  */
 static void
-count_in_row(const JqJob *job, const JqRun *run, const JqBreaker * breaker)
+count_in_row(const JqJob *job, const JqRun *run, const JqBreaker *breaker)
 {
 	JqCircuitCount count = {0};
 	const char *nulls = run->error == NULL ? "    n" : NULL;
@@ -696,11 +724,11 @@ jq_circuits_tend(void)
 
 /* Under the lock: somebody may have been faster, which the entry shows. */
 static void
-write_open(const JqCircuitCount * count)
+write_open(const JqCircuitCount *count)
 {
 	const char *job_type = count->name.job_type;
 	const char *stage = count->name.stage;
-	const		Circuit *circuit;
+	const Circuit *circuit;
 	TimestampTz retry_at;
 
 	if (!jq_circuit_counts_are_tripped(job_type, stage, &retry_at))
@@ -721,7 +749,7 @@ write_open(const JqCircuitCount * count)
 
 /* And the event.  False: somebody has the row locked. */
 static bool
-write_open_row(const JqCircuitCount * count)
+write_open_row(const JqCircuitCount *count)
 {
 	Datum		jobs[JQ_CIRCUIT_MAX_JOBS];
 	Datum		values[7];
@@ -750,7 +778,7 @@ write_open_row(const JqCircuitCount * count)
 }
 
 static void
-report_open(const JqCircuitCount * count)
+report_open(const JqCircuitCount *count)
 {
 	if (jq_config_logs(LOG))
 		ereport(LOG,
@@ -768,7 +796,7 @@ jq_circuit_force_open(const char *job_type, const char *stage,
 {
 	TimestampTz now;
 	Oid			caller = GetUserId();
-	const		Circuit *circuit;
+	const Circuit *circuit;
 	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
 	Datum		values[6];
 	LOCKTAG		tag;
