@@ -38,7 +38,7 @@ typedef struct Entry
 	uint32		hash;			/* 0: free */
 	Oid			database;
 	JqCircuitCount count;
-}			Entry;
+} Entry;
 
 typedef struct CountState
 {
@@ -47,7 +47,7 @@ typedef struct CountState
 	pg_atomic_uint32 nentries;	/* the same */
 	pg_atomic_uint32 ntripped;	/* the same */
 	Entry		entries[FLEXIBLE_ARRAY_MEMBER];
-}			CountState;
+} CountState;
 
 typedef enum NoteKind
 {
@@ -72,16 +72,16 @@ typedef struct Subject
 	uint32		hash;
 	JqCircuitName name;
 	JqBreaker	breaker;
-}			Subject;
+} Subject;
 
 static shmem_request_hook_type next_request_hook = NULL;
 static shmem_startup_hook_type next_startup_hook = NULL;
-static CountState * state = NULL;
+static CountState *state = NULL;
 
 static Note *notes = NULL;
 static int	nnotes = 0;
 static int	max_notes = 0;
-static Subject * subjects = NULL;
+static Subject *subjects = NULL;
 static int	nsubjects = 0;
 static int	max_subjects = 0;
 
@@ -94,12 +94,12 @@ static void *grow(void *array, int *max, Size size);
 static bool must_apply(void);
 static void apply_notes(void);
 static bool apply(const Note *note, TimestampTz now);
-static bool count_failure(const Subject * subject, int64 job_id,
+static bool count_failure(const Subject *subject, int64 job_id,
 						  TimestampTz now);
-static bool has_failed_before(const JqCircuitCount * count, int64 job_id);
-static Entry * find_entry(uint32 hash, const JqCircuitName * name);
-static Entry * make_entry(const Subject * subject);
-static void free_entry(Entry * entry);
+static bool has_failed_before(const JqCircuitCount *count, int64 job_id);
+static Entry *find_entry(uint32 hash, const JqCircuitName *name);
+static Entry *make_entry(const Subject *subject);
+static void free_entry(Entry *entry);
 static void forget_type(const char *job_type);
 static void end_transaction(XactEvent event, void *arg);
 static void end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
@@ -176,7 +176,7 @@ jq_circuit_hash(const char *job_type, const char *stage)
 
 void
 jq_circuit_counts_note(const char *job_type, const char *stage,
-					   const JqBreaker * breaker, int64 job_id,
+					   const JqBreaker *breaker, int64 job_id,
 					   bool has_failed)
 {
 	NoteKind	kind = has_failed ? NOTE_FAILURE : NOTE_SUCCESS;
@@ -305,7 +305,7 @@ apply_notes(void)
 static bool
 apply(const Note *note, TimestampTz now)
 {
-	const		Subject *subject = &subjects[note->subject];
+	const Subject *subject = &subjects[note->subject];
 	Entry	   *entry;
 
 	switch (note->kind)
@@ -333,7 +333,7 @@ apply(const Note *note, TimestampTz now)
 
 /* The lock must be held. */
 static bool
-count_failure(const Subject * subject, int64 job_id, TimestampTz now)
+count_failure(const Subject *subject, int64 job_id, TimestampTz now)
 {
 	Entry	   *entry = find_entry(subject->hash, &subject->name);
 	JqCircuitCount *count;
@@ -364,7 +364,7 @@ count_failure(const Subject * subject, int64 job_id, TimestampTz now)
 }
 
 static bool
-has_failed_before(const JqCircuitCount * count, int64 job_id)
+has_failed_before(const JqCircuitCount *count, int64 job_id)
 {
 	for (int i = 0; i < count->njobs; i++)
 		if (count->jobs[i] == job_id)
@@ -374,7 +374,7 @@ has_failed_before(const JqCircuitCount * count, int64 job_id)
 
 /* The lock must be held. */
 static Entry *
-find_entry(uint32 hash, const JqCircuitName * name)
+find_entry(uint32 hash, const JqCircuitName *name)
 {
 	int			left = (int) pg_atomic_read_u32(&state->nentries);
 
@@ -395,7 +395,7 @@ find_entry(uint32 hash, const JqCircuitName * name)
 
 /* NULL: there is no room.  The lock must be held. */
 static Entry *
-make_entry(const Subject * subject)
+make_entry(const Subject *subject)
 {
 	Entry	   *oldest = NULL;
 
@@ -427,7 +427,7 @@ make_entry(const Subject * subject)
 
 /* The lock must be held. */
 static void
-free_entry(Entry * entry)
+free_entry(Entry *entry)
 {
 	if (entry->count.tripped_at != 0)
 		pg_atomic_fetch_sub_u32(&state->ntripped, 1);
@@ -468,7 +468,7 @@ jq_circuit_counts_are_tripped(const char *job_type, const char *stage,
 							  TimestampTz *retry_at)
 {
 	JqCircuitName name;
-	const		Entry *entry;
+	const Entry *entry;
 	bool		are_tripped;
 
 	if (!jq_circuit_counts_have_tripped() ||
@@ -485,7 +485,7 @@ jq_circuit_counts_are_tripped(const char *job_type, const char *stage,
 }
 
 int
-jq_circuit_counts_list(bool only_tripped, JqCircuitCount * *counts)
+jq_circuit_counts_list(bool only_tripped, JqCircuitCount **counts)
 {
 	int			count = 0;
 
@@ -496,7 +496,7 @@ jq_circuit_counts_list(bool only_tripped, JqCircuitCount * *counts)
 	LWLockAcquire(state->lock, LW_SHARED);
 	for (int i = 0; i < jq_config_max_circuits; i++)
 	{
-		const		Entry *entry = &state->entries[i];
+		const Entry *entry = &state->entries[i];
 
 		if (entry->hash != 0 && entry->database == MyDatabaseId &&
 			(!only_tripped || entry->count.tripped_at != 0))
@@ -507,7 +507,7 @@ jq_circuit_counts_list(bool only_tripped, JqCircuitCount * *counts)
 }
 
 bool
-jq_circuit_counts_mark_logged(const JqCircuitName * name)
+jq_circuit_counts_mark_logged(const JqCircuitName *name)
 {
 	Entry	   *entry;
 	bool		is_new;

@@ -28,7 +28,7 @@ typedef struct JqCircuitName
 {
 	char		job_type[JQ_CIRCUIT_NAME_SIZE];
 	char		stage[JQ_CIRCUIT_NAME_SIZE];
-}			JqCircuitName;
+} JqCircuitName;
 
 /* When a circuit opens, and for how long. */
 typedef struct JqBreaker
@@ -36,7 +36,7 @@ typedef struct JqBreaker
 	int			threshold;
 	int64		cooldown_us;
 	bool		distinct_jobs;
-}			JqBreaker;
+} JqBreaker;
 
 /* What was counted. */
 typedef struct JqCircuitCount
@@ -50,7 +50,7 @@ typedef struct JqCircuitCount
 	TimestampTz retry_at;		/* if it has */
 	int64		cooldown_us;
 	bool		is_logged;
-}			JqCircuitCount;
+} JqCircuitCount;
 
 /* Asks for the shared memory; once, while preloading. */
 extern void jq_circuit_counts_init(void);
@@ -64,7 +64,7 @@ extern bool jq_circuit_counts_exist(void);
  * which bumps the generation.  A name that is too long is not counted.
  */
 extern void jq_circuit_counts_note(const char *job_type, const char *stage,
-								   const JqBreaker * breaker, int64 job_id,
+								   const JqBreaker *breaker, int64 job_id,
 								   bool has_failed);
 extern void jq_circuit_counts_forget(const char *job_type, const char *stage);
 extern void jq_circuit_counts_change(void);
@@ -84,10 +84,10 @@ extern bool jq_circuit_counts_are_tripped(const char *job_type,
  * What is counted in this database, or only what has tripped; palloc'd.
  * Returns how many.
  */
-extern int	jq_circuit_counts_list(bool only_tripped, JqCircuitCount * *counts);
+extern int	jq_circuit_counts_list(bool only_tripped, JqCircuitCount **counts);
 
 /* Marks one that has tripped as logged; false: it was, or is gone. */
-extern bool jq_circuit_counts_mark_logged(const JqCircuitName * name);
+extern bool jq_circuit_counts_mark_logged(const JqCircuitName *name);
 
 /* What a stage of a job type is called in hash tables and locks. */
 extern uint32 jq_circuit_hash(const char *job_type, const char *stage);

@@ -26,7 +26,7 @@ typedef enum JqAdmission
 	JQ_CIRCUIT_CLOSED,			/* go on */
 	JQ_CIRCUIT_OPEN,			/* no job before "until" */
 	JQ_CIRCUIT_PROBE			/* one job */
-}			JqAdmission;
+} JqAdmission;
 
 /*
  * What the circuit of a stage would say now.  Costs two comparisons while no
