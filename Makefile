@@ -10,7 +10,7 @@ MODULE_big = jobqueue
 # One paragraph per layer; a layer knows its own directory and those below it.
 OBJS = src/jobqueue.o \
        src/worker/worker.o src/worker/launcher.o src/worker/scheduler.o \
-       src/worker/demand.o src/worker/maintenance.o src/worker/executor.o src/worker/claimed.o \
+       src/worker/demand.o src/worker/maintenance.o src/worker/retention.o src/worker/executor.o src/worker/claimed.o \
        src/worker/batch.o src/worker/dispatcher.o src/worker/delivery.o \
        src/worker/targets.o src/worker/endings.o src/worker/http_demand.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
@@ -25,7 +25,7 @@ OBJS = src/jobqueue.o \
        src/queue/ready.o src/queue/rate.o src/queue/limit_memory.o src/queue/limits.o src/queue/limit_count.o src/queue/groups.o \
        src/queue/hints.o src/queue/waiters.o src/queue/resolve.o \
        src/queue/cancellation.o src/queue/change.o \
-       src/queue/completion.o src/queue/running.o \
+       src/queue/completion.o src/queue/removal.o src/queue/running.o \
        src/queue/dependencies.o src/queue/job_row.o \
        src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o src/queue/activity.o \

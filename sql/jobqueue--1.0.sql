@@ -301,7 +301,12 @@ COMMENT ON COLUMN job_types.breaker_cooldown IS 'How long a circuit stays open b
 COMMENT ON COLUMN job_types.breaker_distinct_jobs IS 'Failures of the same job count once';
 COMMENT ON COLUMN job_types.notify IS 'Whether the scheduler sends a NOTIFY on channel jobqueue, with the job type, when jobs begin to wait for a worker';
 COMMENT ON COLUMN job_types.mode IS 'How the command runs: batched, with other jobs in one transaction; alone, in one of its own; autonomous, for commands that manage transactions';
-COMMENT ON COLUMN job_types.keep_completed IS 'How long completed jobs are kept; zero: not at all; NULL: for ever';
+COMMENT ON COLUMN job_types.keep_completed IS 'How long completed jobs are kept; zero: not at all; NULL: jobqueue.keep_completed';
+COMMENT ON COLUMN job_types.keep_failed IS 'How long failed jobs are kept; NULL: jobqueue.keep_failed; dead letters (error) are kept until somebody deletes or redrives them';
+COMMENT ON COLUMN job_types.keep_cancelled IS 'How long cancelled jobs are kept; NULL: jobqueue.keep_cancelled';
+COMMENT ON COLUMN job_types.keep_completed_count IS 'Of the completed jobs only so many, the newest, are kept; NULL: no limit';
+COMMENT ON COLUMN job_types.keep_failed_count IS 'The same of the failed ones';
+COMMENT ON COLUMN job_types.keep_runs IS 'How long the rows of job_runs and job_logs are kept; NULL: jobqueue.keep_runs';
 
 CREATE SEQUENCE cron_tasks_id_seq;
 
@@ -1030,11 +1035,30 @@ CREATE FUNCTION requeue_jobs(
 		error_like text DEFAULT NULL,
 		finished_after timestamptz DEFAULT NULL,
 		finished_before timestamptz DEFAULT NULL,
-		max_jobs integer DEFAULT NULL)
+		max_jobs integer DEFAULT NULL,
+		per_second integer DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_requeue_jobs';
-COMMENT ON FUNCTION requeue_jobs(text, text[], text, text, timestamptz, timestamptz, integer)
-	IS 'Queues again every ended job that the filter matches, oldest first; returns how many';
+COMMENT ON FUNCTION requeue_jobs(text, text[], text, text, timestamptz, timestamptz, integer, integer)
+	IS 'Queues again every ended job that the filter matches, oldest first, at most per_second of them due in any second; returns how many';
+
+CREATE FUNCTION retry_from_dlq(dlq_event_id bigint)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_retry_from_dlq';
+COMMENT ON FUNCTION retry_from_dlq(bigint)
+	IS 'Queues a job of dead_letter_jobs again, now and with all its attempts, and returns its id, which is the same';
+
+CREATE FUNCTION purge_jobs(
+		job_type text DEFAULT NULL,
+		statuses text[] DEFAULT '{error}',
+		stage text DEFAULT NULL,
+		error_like text DEFAULT NULL,
+		finished_before timestamptz DEFAULT NULL,
+		max_jobs integer DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_purge_jobs';
+COMMENT ON FUNCTION purge_jobs(text, text[], text, text, timestamptz, integer)
+	IS 'Deletes every ended job that the filter matches, oldest first, but not its runs; returns how many';
 
 CREATE FUNCTION cancel_job(job_id bigint, reason text DEFAULT NULL)
 	RETURNS boolean
@@ -1136,7 +1160,7 @@ BEGIN
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,enqueue_http,http_check_url,publish_event,current_job,job_log,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,retry_from_dlq,purge_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -1192,6 +1216,7 @@ BEGIN
 			('operator', 'TABLE', 'SELECT', 'dead_letter_jobs'),
 			('operator', 'TABLE', 'SELECT', 'job_stats'),
 			('operator', 'TABLE', 'SELECT', 'running_jobs'),
+			('operator', 'TABLE', 'SELECT', 'stalled_jobs'),
 			('operator', 'TABLE', 'SELECT', 'cron_overview'),
 			('operator', 'TABLE', 'SELECT', 'job_workers'),
 			('operator', 'TABLE', 'SELECT', 'job_lanes'),
@@ -1204,6 +1229,7 @@ BEGIN
 			('observer', 'TABLE', 'SELECT', 'endpoint_status'),
 			('observer', 'TABLE', 'SELECT', 'job_stats'),
 			('observer', 'TABLE', 'SELECT', 'running_jobs'),
+			('observer', 'TABLE', 'SELECT', 'stalled_jobs'),
 			('observer', 'TABLE', 'SELECT', 'cron_overview'),
 			('observer', 'TABLE', 'SELECT', 'job_workers')
 		) AS g(job_role, kind, rights, name)
@@ -1545,7 +1571,7 @@ BEGIN ATOMIC
 	SELECT CASE
 		WHEN job.status = 'queued' AND job.attempts > 0 THEN 'retrying'
 		WHEN job.status = 'queued' AND job.scheduled_at > now() THEN 'scheduled'
-		WHEN job.status = 'running' AND job.lease_expires_at < now() THEN 'stalled'
+		WHEN job.status = 'running' AND job.holder IS NULL AND job.lease_expires_at < now() THEN 'stalled'
 		ELSE job.status
 	END;
 END;
@@ -1630,7 +1656,8 @@ CREATE VIEW job_stats AS
 	SELECT q.job_type, q.status, count(*) AS jobs,
 		count(*) FILTER (WHERE q.status = 'queued' AND q.scheduled_at <= now()) AS ready,
 		min(q.scheduled_at) FILTER (WHERE q.status = 'queued') AS oldest_scheduled_at,
-		max(q.updated_at) AS last_change_at
+		max(q.updated_at) AS last_change_at,
+		count(*) FILTER (WHERE q.status = 'running' AND q.holder IS NULL AND q.lease_expires_at < now()) AS stalled
 	FROM jobs_queue q
 	GROUP BY q.job_type, q.status;
 COMMENT ON VIEW job_stats IS 'Jobs counted by job type and status';
@@ -1645,6 +1672,24 @@ CREATE VIEW running_jobs WITH (security_barrier) AS
 		LEFT JOIN registered_workers w ON w.worker_id = q.locked_by
 	WHERE q.status = 'running';
 COMMENT ON VIEW running_jobs IS 'Jobs that a worker holds now, without payloads';
+
+-- updated_at of a running job is its claim, or its last heartbeat. A job in
+-- the server needs no lease: its worker is there or not.
+CREATE VIEW stalled_jobs WITH (security_barrier) AS
+	SELECT q.id, q.job_type, q.stage,
+		CASE WHEN q.holder IS NOT NULL THEN coalesce(s.state, 'lost')
+			WHEN q.lease_expires_at < now() THEN 'expired' ELSE 'silent' END AS state,
+		q.attempts, q.max_attempts, q.correlation_id, q.locked_by AS worker_id, w.name AS worker_name, q.locked_at,
+		q.updated_at AS last_sign_at, q.lease_expires_at,
+		CASE WHEN q.holder IS NULL AND q.lease_expires_at < now() THEN now() - q.lease_expires_at END AS overdue,
+		(SELECT count(*) FROM job_runs r WHERE r.job_id = q.id AND r.status IN ('expired', 'crashed')) AS lost_claims
+	FROM jobs_queue q
+		LEFT JOIN registered_workers w ON w.worker_id = q.locked_by
+		LEFT JOIN _server_workers() s ON s.worker_id = q.locked_by
+	WHERE q.status = 'running' AND CASE WHEN q.holder IS NULL
+		THEN now() - q.updated_at > q.lease_expires_at - now()
+		ELSE s.worker_id IS NULL OR s.state = 'stuck' END;
+COMMENT ON VIEW stalled_jobs IS 'Running jobs whose outside worker has said nothing for more than half of its lease, or whose worker in the server is stuck or gone';
 
 CREATE VIEW dead_letter_jobs AS
 	SELECT q.id, q.correlation_id, q.job_type, q.stage, q.attempts, q.last_error, q.payload, q.status, q.updated_at

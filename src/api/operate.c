@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * operate.c
- *	  SQL functions of operators: requeue, cancel.
+ *	  SQL functions of operators: requeue, purge, cancel.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,14 +14,18 @@
 #include "utils/memutils.h"
 
 #include "api/arguments.h"
+#include "base/names.h"
 #include "base/protect.h"
 #include "base/scope.h"
 #include "base/statement.h"
 #include "queue/job.h"
+#include "queue/removal.h"
 #include "queue/resolve.h"
 
 PG_FUNCTION_INFO_V1(jobqueue_requeue_job);
 PG_FUNCTION_INFO_V1(jobqueue_requeue_jobs);
+PG_FUNCTION_INFO_V1(jobqueue_retry_from_dlq);
+PG_FUNCTION_INFO_V1(jobqueue_purge_jobs);
 PG_FUNCTION_INFO_V1(jobqueue_cancel_job);
 
 /* A job to be requeued, by jq_protect() where it may have a rival. */
@@ -30,6 +34,7 @@ typedef struct EndedJob
 	int64		id;
 	bool		has_unique_key;
 	int			statuses;		/* those that it may have by then */
+	int64		delay_us;		/* until it is due */
 	bool		is_requeued;
 } EndedJob;
 
@@ -49,6 +54,7 @@ static JqStatement select_ended = {
 	}
 };
 
+static void check_max_jobs(FunctionCallInfo fcinfo, int n);
 static int	read_statuses(ArrayType *statuses);
 static int	final_status_bit(const char *name);
 static void requeue_one(void *arg);
@@ -69,13 +75,14 @@ jobqueue_requeue_jobs(PG_FUNCTION_ARGS)
 	int64		count;
 	int64		requeued = 0;
 	int			statuses;
+	int			per_second;
 
 	jq_argument_required(fcinfo, 1, "statuses");
 	statuses = read_statuses(PG_GETARG_ARRAYTYPE_P(1));
-	if (!PG_ARGISNULL(6) && PG_GETARG_INT32(6) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_jobs must not be negative")));
+	check_max_jobs(fcinfo, 6);
+	per_second = PG_ARGISNULL(7) ? 0 : PG_GETARG_INT32(7);
+	if (!PG_ARGISNULL(7))
+		jq_range_check(per_second, "per_second", 1, 1000000);
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	jobs = ended_jobs(fcinfo, &count);
@@ -83,6 +90,8 @@ jobqueue_requeue_jobs(PG_FUNCTION_ARGS)
 	{
 		CHECK_FOR_INTERRUPTS();
 		jobs[i].statuses = statuses;
+		jobs[i].delay_us = per_second == 0 ? 0 :
+			requeued * USECS_PER_SEC / per_second;
 		if (jobs[i].has_unique_key)
 			skip_taken_key(jq_protect(requeue_one, &jobs[i]));
 		else
@@ -99,7 +108,8 @@ requeue_one(void *arg)
 {
 	EndedJob   *job = (EndedJob *) arg;
 
-	job->is_requeued = jq_resolve_requeue_ended(job->id, job->statuses);
+	job->is_requeued = jq_resolve_requeue_ended(job->id, job->statuses,
+												job->delay_us);
 }
 
 /* A job whose unique key a live job has cannot come back beside it. */
@@ -110,7 +120,16 @@ skip_taken_key(ErrorData *fault)
 		ReThrowError(fault);
 }
 
-/* The set of statuses; only ended jobs can be requeued in bulk. */
+static void
+check_max_jobs(FunctionCallInfo fcinfo, int n)
+{
+	if (!PG_ARGISNULL(n) && PG_GETARG_INT32(n) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_jobs must not be negative")));
+}
+
+/* The set of statuses; only ended jobs are handled in bulk. */
 static int
 read_statuses(ArrayType *statuses)
 {
@@ -171,6 +190,35 @@ ended_jobs(FunctionCallInfo fcinfo, int64 *count)
 		jobs[i].has_unique_key = DatumGetBool(jq_statement_value(i, 2));
 	}
 	return jobs;
+}
+
+Datum
+jobqueue_retry_from_dlq(PG_FUNCTION_ARGS)
+{
+	int64		job_id;
+
+	jq_argument_required(fcinfo, 0, "dlq_event_id");
+	job_id = jq_argument_job_id(fcinfo, 0);
+	jq_resolve_redrive(job_id);
+	PG_RETURN_INT64(job_id);
+}
+
+Datum
+jobqueue_purge_jobs(PG_FUNCTION_ARGS)
+{
+	JqPurge		purge;
+
+	jq_argument_required(fcinfo, 1, "statuses");
+	(void) read_statuses(PG_GETARG_ARRAYTYPE_P(1));
+	check_max_jobs(fcinfo, 5);
+	for (int i = 0; i < (int) lengthof(purge.values); i++)
+	{
+		purge.values[i] = jq_argument_datum(fcinfo, i);
+		purge.nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+	}
+	if (!PG_ARGISNULL(5))
+		purge.values[5] = Int64GetDatum(PG_GETARG_INT32(5));
+	PG_RETURN_INT64(jq_removal_purge(&purge));
 }
 
 Datum

@@ -52,7 +52,12 @@ int			jq_config_cancel_grace = 3000;
 int			jq_config_max_log_lines = 100;
 int			jq_config_crash_limit = 2;
 int			jq_config_max_payload = 1024;
+int			jq_config_keep_cancelled = 7 * MINUTES_PER_DAY;
+int			jq_config_keep_completed = 7 * MINUTES_PER_DAY;
 int			jq_config_keep_cron_runs = 3 * MINUTES_PER_DAY;
+int			jq_config_keep_failed = 30 * MINUTES_PER_DAY;
+int			jq_config_keep_runs = 30 * MINUTES_PER_DAY;
+int			jq_config_max_prune_rate = 10000;
 int			jq_config_dispatcher_idle_timeout = 60000;
 int			jq_config_max_dispatchers = 1;
 int			jq_config_http_connect_timeout = 10000;
@@ -247,9 +252,25 @@ define_integers(void)
 	define_integer("jobqueue.http_timeout",
 				   "Sets how long an HTTP request may take.",
 				   &jq_config_http_timeout, 1, MS_PER_HOUR, GUC_UNIT_MS);
+	define_integer("jobqueue.keep_cancelled",
+				   "Sets how long cancelled jobs are kept; -1 is for ever.",
+				   &jq_config_keep_cancelled, -1,
+				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
+	define_integer("jobqueue.keep_completed",
+				   "Sets how long completed jobs are kept; 0 is not at all, -1 for ever.",
+				   &jq_config_keep_completed, -1,
+				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
 	define_integer("jobqueue.keep_cron_runs",
 				   "Sets how long cron_runs remembers which instants of cron tasks were enqueued.",
 				   &jq_config_keep_cron_runs, MINUTES_PER_DAY,
+				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
+	define_integer("jobqueue.keep_failed",
+				   "Sets how long failed jobs are kept that are no dead letters; -1 is for ever.",
+				   &jq_config_keep_failed, -1,
+				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
+	define_integer("jobqueue.keep_runs",
+				   "Sets how long job_runs and job_logs remember an attempt; -1 is for ever.",
+				   &jq_config_keep_runs, -1,
 				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
 	define_integer("jobqueue.lease",
 				   "Sets how long a worker may stay silent before its job is taken back.",
@@ -269,6 +290,9 @@ define_integers(void)
 	define_integer("jobqueue.max_payload",
 				   "Sets the largest payload of a job.",
 				   &jq_config_max_payload, 1, 256 * 1024, GUC_UNIT_KB);
+	define_integer("jobqueue.max_prune_rate",
+				   "Sets how many old rows the scheduler of a database deletes per second.",
+				   &jq_config_max_prune_rate, 100, 1000000, 0);
 	define_integer("jobqueue.poll_interval",
 				   "Sets how often workers look for work that nobody announced.",
 				   &jq_config_poll_interval, 100, MS_PER_HOUR, GUC_UNIT_MS);

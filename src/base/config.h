@@ -50,7 +50,12 @@ extern int	jq_config_cancel_grace; /* ms */
 extern int	jq_config_max_log_lines;
 extern int	jq_config_crash_limit;
 extern int	jq_config_max_payload;	/* kB */
+extern int	jq_config_keep_cancelled;	/* min; -1: for ever */
+extern int	jq_config_keep_completed;	/* the same */
 extern int	jq_config_keep_cron_runs;	/* min */
+extern int	jq_config_keep_failed;	/* min; -1: for ever */
+extern int	jq_config_keep_runs;	/* the same */
+extern int	jq_config_max_prune_rate;	/* rows per second */
 extern int	jq_config_dispatcher_idle_timeout;	/* ms */
 extern int	jq_config_max_dispatchers;
 extern int	jq_config_http_connect_timeout; /* ms */

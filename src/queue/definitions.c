@@ -40,6 +40,7 @@ static void check_endpoint(TriggerData *trigger, const char *name);
 static void check_sends_as(TriggerData *trigger, HeapTuple row);
 static void check_runs_as(TriggerData *trigger, HeapTuple row);
 static void check_limits(TriggerData *trigger);
+static void check_retention(TriggerData *trigger);
 static bool check_count(TriggerData *trigger, const char *name);
 static void check_rate(TriggerData *trigger, const char *max,
 					   const char *window, const char *burst);
@@ -217,13 +218,35 @@ check_limits(TriggerData *trigger)
 		jq_range_check(DatumGetInt32(value), "batch_size", 1, 1000);
 	check_interval(trigger, "lease", 1, USECS_PER_DAY);
 	check_interval(trigger, "timeout", 1, USECS_PER_DAY);
-	check_interval(trigger, "keep_completed", 0, 100 * 366 * USECS_PER_DAY);
+	check_retention(trigger);
 	check_count(trigger, "max_concurrency");
 	check_count(trigger, "group_concurrency");
 	check_count(trigger, "breaker_threshold");
 	check_rate(trigger, "rate_max", "rate_window", "rate_burst");
 	check_rate(trigger, "group_rate_max", "group_rate_window", NULL);
 	check_interval(trigger, "breaker_cooldown", 1000, USECS_PER_DAY);
+}
+
+static void
+check_retention(TriggerData *trigger)
+{
+	static const char *const ages[] = {
+		"keep_completed", "keep_failed", "keep_cancelled", "keep_runs"
+	};
+	static const char *const counts[] = {
+		"keep_completed_count", "keep_failed_count"
+	};
+
+	for (int i = 0; i < (int) lengthof(ages); i++)
+		check_interval(trigger, ages[i], 0, 100 * 366 * USECS_PER_DAY);
+	for (int i = 0; i < (int) lengthof(counts); i++)
+	{
+		bool		isnull;
+		Datum		value = jq_row_new_value(trigger, counts[i], &isnull);
+
+		if (!isnull)
+			jq_range_check(DatumGetInt32(value), counts[i], 0, 1000000);
+	}
 }
 
 static bool

@@ -50,6 +50,20 @@ static JqStatement forget_dependencies = {
 	.argtypes = {INT8OID}
 };
 
+static JqStatement forget_of_children = {
+	.text = "DELETE FROM @.job_dependencies WHERE job_id = ANY ($1)",
+	.nargs = 1,
+	.argtypes = {INT8ARRAYOID}
+};
+
+static JqStatement forget_of_parents = {
+	.text = "DELETE FROM @.job_dependencies x WHERE x.depends_on = ANY ($1)"
+	" AND NOT EXISTS (SELECT FROM @.jobs_queue_live c"
+	" WHERE c.id = x.job_id AND c.status = 'blocked')",
+	.nargs = 1,
+	.argtypes = {INT8ARRAYOID}
+};
+
 static JqStatement select_children = {
 	.text = "SELECT DISTINCT job_id FROM @.job_dependencies"
 	" WHERE depends_on = ANY ($1) ORDER BY job_id",
@@ -163,6 +177,20 @@ jq_dependencies_forget(int64 job_id)
 
 	if (has_dependencies())
 		jq_statement_execute(&forget_dependencies, values, NULL, 0);
+}
+
+bool
+jq_dependencies_forget_ended(const int64 *ids, int nids)
+{
+	Datum		values[1];
+
+	if (nids == 0 || !has_dependencies())
+		return true;
+	values[0] = bigint_array(ids, nids);
+	jq_statement_execute(&forget_of_children, values, NULL, 0);
+	jq_statement_execute(&forget_of_parents, values, NULL, 0);
+	jq_scope_refresh();
+	return jq_statement_query(&select_children, values, NULL, 0) == 0;
 }
 
 static Datum

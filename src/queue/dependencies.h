@@ -25,6 +25,12 @@ extern void jq_dependencies_add(int64 job_id, const int64 *depends_on,
 extern void jq_dependencies_forget(int64 job_id);
 
 /*
+ * Forgets the edges of ended jobs that have been deleted.  False: blocked jobs
+ * still wait for one of them; see jq_dependencies_orphans().
+ */
+extern bool jq_dependencies_forget_ended(const int64 *ids, int nids);
+
+/*
  * After these jobs completed: those who waited for them wait for that many
  * jobs less, and are queued when there is none left.
  */

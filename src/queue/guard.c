@@ -647,7 +647,9 @@ jobqueue_cancel_dependents(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"_cancel_dependents\" must be called as a trigger")));
-	jq_resolve_cancel_orphans();
+	/* The functions that delete jobs see to this themselves. */
+	if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
+		jq_resolve_cancel_orphans();
 	return PointerGetDatum(NULL);
 }
 

@@ -40,6 +40,7 @@ typedef struct CachedJobType
 	bool		has_lease;
 	bool		has_batch_size;
 	bool		has_breaker_cooldown;
+	bool		has_keep_completed;
 } CachedJobType;
 
 static MemoryContext cache_context = NULL;
@@ -205,8 +206,8 @@ read_row(CachedJobType *entry)
 	if (entry->has_batch_size)
 		settings->request_size = settings->batch_size = DatumGetInt32(value);
 	settings->dead_letter = DatumGetBool(jq_statement_value(0, 10));
-	settings->has_keep_completed = read_column(11, &value);
-	if (settings->has_keep_completed)
+	entry->has_keep_completed = read_column(11, &value);
+	if (entry->has_keep_completed)
 		settings->keep_completed_us = jq_interval_us(DatumGetIntervalP(value),
 													 "keep_completed",
 													 0, PG_INT64_MAX);
@@ -304,6 +305,9 @@ apply_defaults(CachedJobType *entry)
 	if (!entry->has_breaker_cooldown)
 		settings->limits.breaker_cooldown_us =
 			(int64) jq_config_breaker_cooldown * 1000;
+	if (!entry->has_keep_completed)
+		settings->keep_completed_us = jq_config_keep_completed < 0 ? -1 :
+			(int64) jq_config_keep_completed * USECS_PER_MINUTE;
 }
 
 static void
@@ -324,9 +328,7 @@ jq_job_types_generation(void)
 bool
 jq_job_type_drops_completed(const char *name)
 {
-	const JqJobType *type = jq_job_type(name);
-
-	return type->has_keep_completed && type->keep_completed_us == 0;
+	return jq_job_type(name)->keep_completed_us == 0;
 }
 
 List *

@@ -61,8 +61,7 @@ typedef struct JqJobType
 	int64		max_linger_us;	/* that one waits for others; 0: not at all */
 	bool		dead_letter;
 	JqLimits	limits;
-	bool		has_keep_completed;
-	int64		keep_completed_us;
+	int64		keep_completed_us;	/* -1: for ever */
 	bool		notify;			/* announce jobs that wait for a worker */
 	JqMode		mode;			/* of the command, at least */
 } JqJobType;

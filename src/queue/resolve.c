@@ -419,7 +419,7 @@ jq_resolve_requeue(int64 job_id)
 }
 
 bool
-jq_resolve_requeue_ended(int64 job_id, int statuses)
+jq_resolve_requeue_ended(int64 job_id, int statuses, int64 delay_us)
 {
 	const JqCatalog *catalog;
 	JqChange	change;
@@ -433,12 +433,37 @@ jq_resolve_requeue_ended(int64 job_id, int statuses)
 		if (is_meant)
 		{
 			begin_fresh_start(&change);
+			if (delay_us > 0)
+				jq_job_set(change.next, JQ_JOB_SCHEDULED_AT,
+						   TimestampTzGetDatum(change.now + delay_us));
 			jq_change_move(&change, catalog->jobs_queue_live);
 		}
 		jq_change_end(&change);
 	}
 	jq_scope_leave();
 	return is_meant;
+}
+
+void
+jq_resolve_redrive(int64 job_id)
+{
+	JqChange	change;
+	bool		is_live;
+
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	if (!jq_change_find(&change, job_id, &is_live))
+		report_unknown_job(job_id);
+	if (change.job.status != JQ_STATUS_ERROR &&
+		change.job.status != JQ_STATUS_FAILED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("job " INT64_FORMAT " is no dead letter, but %s",
+						job_id, jq_job_status_name(change.job.status)),
+				 errhint("See dead_letter_jobs; requeue_job() takes others, too.")));
+	begin_fresh_start(&change);
+	jq_change_move(&change, jq_catalog()->jobs_queue_live);
+	jq_change_end(&change);
+	jq_scope_leave();
 }
 
 /* The next version of a job that starts over: now, with all attempts. */

@@ -85,9 +85,17 @@ extern void jq_resolve_requeue(int64 job_id);
 
 /*
  * The above for a job that has ended in one of "statuses", a set of bits
- * (1 << JqStatus); false when it has not, or not any more.
+ * (1 << JqStatus), to be due after delay_us; false when it has not, or not any
+ * more.
  */
-extern bool jq_resolve_requeue_ended(int64 job_id, int statuses);
+extern bool jq_resolve_requeue_ended(int64 job_id, int statuses,
+									 int64 delay_us);
+
+/*
+ * The same at once, for a job that ended without success.  Raises P0002 when
+ * it is unknown, 55000 when it has another status.
+ */
+extern void jq_resolve_redrive(int64 job_id);
 
 /* See cancel_job.  Raises P0002 when the job is unknown. */
 extern bool jq_resolve_cancel(int64 job_id, const char *reason);

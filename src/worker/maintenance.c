@@ -25,44 +25,8 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#define PRUNE_BATCH 1000
 #define DISOWN_BATCH 1000
-#define MAX_PRUNE_BATCHES 100	/* of a job type in one go */
 #define LONG_JOB_MS 1000
-
-static JqStatement kept_statement = {
-	.text = "SELECT t.job_type, now() - t.keep_completed FROM @.job_types t "
-	"WHERE t.keep_completed IS NOT NULL"
-};
-
-static JqStatement prune_statement = {
-	.text = "WITH old AS (SELECT d.id FROM @.jobs_queue_done d "
-	"WHERE d.job_type = $1 AND d.status = 'completed' "
-	"AND d.finished_at <= $2 ORDER BY d.finished_at LIMIT $3 "
-	"FOR UPDATE SKIP LOCKED), "
-	"gone AS (DELETE FROM @.jobs_queue_done d USING old "
-	"WHERE d.id = old.id RETURNING d.id) "
-	"SELECT count(*) FROM gone",
-	.nargs = 3,
-	.argtypes = {TEXTOID, TIMESTAMPTZOID, INT8OID}
-};
-
-/* A run just decided stays: the clock may be the one that is wrong. */
-static JqStatement prune_runs_statement = {
-	.text = "WITH gone AS (DELETE FROM @.cron_runs WHERE (task_id, instant) IN "
-	"(SELECT r.task_id, r.instant FROM @.cron_runs r WHERE r.instant < $1 "
-	"AND r.decided_at < $1 ORDER BY r.instant LIMIT $2) "
-	"RETURNING 1) SELECT count(*) FROM gone",
-	.nargs = 2,
-	.argtypes = {TIMESTAMPTZOID, INT8OID}
-};
-
-static JqStatement old_runs_statement = {
-	.text = "SELECT EXISTS (SELECT FROM @.cron_runs WHERE instant < $1 "
-	"AND decided_at < $1)",
-	.nargs = 1,
-	.argtypes = {TIMESTAMPTZOID}
-};
 
 /* Jobs whose owner has been dropped. */
 static JqStatement disowned_statement = {
@@ -109,22 +73,11 @@ typedef struct Disowned
 	bool		is_running;		/* left to its end */
 } Disowned;
 
-/* Job types whose completed jobs are not kept for ever. */
-typedef struct Retention
-{
-	char	   *job_type;
-	TimestampTz finished_until;
-} Retention;
-
 static void release_waiting(const JqWorkerInfo *executor);
 static List *list_held(const pg_uuid_t *worker);
 static int	list_disowned(Disowned **jobs);
 static void disown(void *arg);
 static void disown_definitions(void);
-static List *list_retentions(void);
-static int64 prune_batch(const Retention *retention);
-static bool has_old_runs(TimestampTz until);
-static int64 prune_runs(TimestampTz until);
 
 void
 jq_maintenance_watch_running(void *arg)
@@ -134,6 +87,7 @@ jq_maintenance_watch_running(void *arg)
 	bool		has_lost = false;
 	JqRunningJob *jobs;
 	int			njobs;
+	int			reclaimed;
 
 	jq_db_begin("watching running jobs");
 	jobs = jq_running_jobs(is_thorough, &njobs);
@@ -152,9 +106,14 @@ jq_maintenance_watch_running(void *arg)
 	if (!has_lost)
 		return;
 	jq_db_begin("taking back lost jobs");
-	(void) jq_resolve_reclaim(incarnation, jq_shared_worker_is_alive,
-							  is_thorough);
+	reclaimed = jq_resolve_reclaim(incarnation, jq_shared_worker_is_alive,
+								   is_thorough);
 	jq_db_commit();
+	if (reclaimed > 0 && jq_config_logs(LOG))
+		ereport(LOG,
+				(errmsg_plural("took back %d lost job",
+							   "took back %d lost jobs",
+							   reclaimed, reclaimed)));
 }
 
 void
@@ -334,123 +293,7 @@ disown(void *arg)
 	jq_scope_leave();
 }
 
-/* Small transactions: whoever wants the same rows waits for one of them. */
-void
-jq_maintenance_prune(void *arg)
-{
-	List	   *retentions = list_retentions();
-	ListCell   *cell;
-
-	foreach(cell, retentions)
-	{
-		Retention  *retention = (Retention *) lfirst(cell);
-
-		for (int i = 0; i < MAX_PRUNE_BATCHES; i++)
-		{
-			if (prune_batch(retention) < PRUNE_BATCH)
-				break;
-			CHECK_FOR_INTERRUPTS();
-		}
-	}
-}
-
-/* In the caller's context. */
-static List *
-list_retentions(void)
-{
-	MemoryContext context = CurrentMemoryContext;
-	List	   *retentions = NIL;
-	uint64		count;
-
-	jq_db_begin("looking for old jobs");
-	jq_scope_enter_read_only();
-	count = jq_statement_query(&kept_statement, NULL, NULL, 0);
-	for (uint64 row = 0; row < count; row++)
-	{
-		MemoryContext old = MemoryContextSwitchTo(context);
-		Retention  *retention = palloc(sizeof(Retention));
-
-		retention->job_type = TextDatumGetCString(jq_statement_value(row, 1));
-		retention->finished_until =
-			DatumGetTimestampTz(jq_statement_value(row, 2));
-		retentions = lappend(retentions, retention);
-		MemoryContextSwitchTo(old);
-	}
-	jq_scope_leave();
-	jq_db_commit();
-	return retentions;
-}
-
-/* Returns how many jobs were deleted; their runs stay. */
-static int64
-prune_batch(const Retention *retention)
-{
-	Datum		values[3];
-	int64		deleted;
-
-	jq_db_begin("deleting old jobs");
-	jq_scope_enter(JQ_WRITE_ENGINE);
-	values[0] = CStringGetTextDatum(retention->job_type);
-	values[1] = TimestampTzGetDatum(retention->finished_until);
-	values[2] = Int64GetDatum(PRUNE_BATCH);
-	(void) jq_statement_execute(&prune_statement, values, NULL, 0);
-	deleted = DatumGetInt64(jq_statement_value(0, 1));
-	jq_scope_leave();
-	jq_db_commit();
-	return deleted;
-}
-
 /* Looks first: deleting nothing would cost a transaction id. */
-void
-jq_maintenance_prune_cron_runs(void *arg)
-{
-	TimestampTz until = GetCurrentTimestamp() -
-	(int64) jq_config_keep_cron_runs * USECS_PER_MINUTE;
-
-	if (!has_old_runs(until))
-		return;
-	for (int i = 0; i < MAX_PRUNE_BATCHES; i++)
-	{
-		if (prune_runs(until) < PRUNE_BATCH)
-			break;
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
-static bool
-has_old_runs(TimestampTz until)
-{
-	Datum		values[] = {TimestampTzGetDatum(until)};
-	bool		result;
-
-	jq_db_begin("looking for old cron runs");
-	jq_scope_enter_read_only();
-	jq_scope_prefer_indexes();
-	(void) jq_statement_query(&old_runs_statement, values, NULL, 0);
-	result = DatumGetBool(jq_statement_value(0, 1));
-	jq_scope_leave();
-	jq_db_commit();
-	return result;
-}
-
-/* Returns how many were deleted. */
-static int64
-prune_runs(TimestampTz until)
-{
-	Datum		values[] = {TimestampTzGetDatum(until), Int64GetDatum(PRUNE_BATCH)};
-	int64		deleted;
-
-	jq_db_begin("deleting old cron runs");
-	jq_scope_enter(JQ_WRITE_ENGINE);
-	jq_scope_prefer_indexes();
-	(void) jq_statement_execute(&prune_runs_statement, values, NULL, 0);
-	deleted = DatumGetInt64(jq_statement_value(0, 1));
-	jq_scope_leave();
-	jq_db_commit();
-	return deleted;
-}
-
-/* Looks first, as above. */
 void
 jq_maintenance_forget_secrets(void *arg)
 {

@@ -29,12 +29,6 @@ extern void jq_maintenance_disown(void *arg);
 /* Releases the jobs that wait behind a long one in an executor. */
 extern void jq_maintenance_release_waiting(void *arg);
 
-/* Deletes completed jobs that were kept for long enough. */
-extern void jq_maintenance_prune(void *arg);
-
-/* Deletes rows of cron_runs that are older than jobqueue.keep_cron_runs. */
-extern void jq_maintenance_prune_cron_runs(void *arg);
-
 /* Deletes the previous values of secrets that are valid no more. */
 extern void jq_maintenance_forget_secrets(void *arg);
 

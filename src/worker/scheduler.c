@@ -43,6 +43,7 @@
 #include "utils/timestamp.h"
 #include "worker/demand.h"
 #include "worker/maintenance.h"
+#include "worker/retention.h"
 
 #define WAIT_EVENT "JobqueueSchedulerMain"
 #define CHANNEL "jobqueue"
@@ -188,8 +189,7 @@ run_cycle(void)
 	if (jq_clock_ms() >= prune_at)
 	{
 		prune_at = jq_clock_ms() + PRUNE_INTERVAL_MS;
-		(void) jq_worker_protect(jq_maintenance_prune, NULL);
-		(void) jq_worker_protect(jq_maintenance_prune_cron_runs, NULL);
+		(void) jq_worker_protect(jq_retention_prune_cron_runs, NULL);
 		(void) jq_worker_protect(jq_maintenance_forget_secrets, NULL);
 		if (roles_changed)
 		{
@@ -200,6 +200,7 @@ run_cycle(void)
 				roles_changed = true;
 		}
 	}
+	sleep_ms = Min(sleep_ms, jq_retention_tend());
 
 	now = GetCurrentTimestamp();
 	if (next_announcement_at <= now)

@@ -1,0 +1,476 @@
+/*-------------------------------------------------------------------------
+ *
+ * retention.c
+ *	  Deleting what has been kept for long enough.
+ *
+ * Jobs go in rounds, one a minute.  A round begins with the oldest job of each
+ * job type and status, which a loose scan of the index on (job_type, status,
+ * finished_at) finds without reading the others.  What is too old, or one too
+ * many, is deleted batch by batch, types taking turns.
+ *
+ * Runs have no index on their age: each claim would have to maintain it.  A
+ * hand goes round the pages of job_runs instead, a few at a time, so that it
+ * has been everywhere once an hour.
+ *
+ * All of it shares one budget: jobqueue.max_prune_rate rows per second, and a
+ * fifth of the time of the scheduler.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "worker/retention.h"
+
+#include "access/table.h"
+#include "base/catalog.h"
+#include "base/clock.h"
+#include "base/config.h"
+#include "base/db.h"
+#include "base/interval.h"
+#include "base/protect.h"
+#include "base/scope.h"
+#include "base/statement.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "queue/removal.h"
+#include "storage/bufmgr.h"
+#include "storage/itemptr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+#include "worker/worker.h"
+
+#define BATCH 1000
+#define MAX_CRON_BATCHES 100
+#define ROUND_MS 60000
+#define STEP_MS 10				/* looking, before others have their turn */
+#define REST 4					/* times the work took */
+#define PASS_MS (60 * 60 * 1000)	/* of the hand over job_runs */
+#define PAGES 16				/* about a thousand rows */
+#define MAX_KEEP_US (INT64CONST(36600) * USECS_PER_DAY)
+#define WARNING_REST_MS (60 * 60 * 1000)
+
+static JqStatement oldest_statement = {
+	.text = "WITH RECURSIVE oldest AS ("
+	"(SELECT d.job_type, d.status, d.finished_at FROM @.jobs_queue_done d "
+	"ORDER BY d.job_type, d.status, d.finished_at LIMIT 1) "
+	"UNION ALL "
+	"SELECT n.job_type, n.status, n.finished_at FROM oldest o "
+	"CROSS JOIN LATERAL (SELECT d.job_type, d.status, d.finished_at "
+	"FROM @.jobs_queue_done d "
+	"WHERE (d.job_type, d.status) > (o.job_type, o.status) "
+	"ORDER BY d.job_type, d.status, d.finished_at LIMIT 1) n) "
+	"SELECT o.job_type, o.status, o.finished_at, CASE o.status "
+	"WHEN 'completed' THEN t.keep_completed WHEN 'failed' THEN t.keep_failed "
+	"ELSE t.keep_cancelled END, CASE o.status "
+	"WHEN 'completed' THEN t.keep_completed_count "
+	"WHEN 'failed' THEN t.keep_failed_count END "
+	"FROM oldest o LEFT JOIN @.job_types t ON t.job_type = o.job_type "
+	"WHERE o.status <> 'error'"
+};
+
+/* The newest of those that are too many. */
+static JqStatement surplus_statement = {
+	.text = "SELECT d.finished_at, d.id FROM @.jobs_queue_done d "
+	"WHERE d.job_type = $1 AND d.status = $2 AND d.finished_at IS NOT NULL "
+	"ORDER BY d.finished_at DESC, d.id DESC OFFSET $3 LIMIT 1",
+	.nargs = 3,
+	.argtypes = {TEXTOID, TEXTOID, INT8OID}
+};
+
+/*
+ * Runs of the pages $1 to $2 that are older than $3, or than their job type
+ * says.  Those of live jobs and of dead letters stay.
+ */
+#define OLD_RUNS \
+	"FROM @.job_runs r LEFT JOIN @.job_types t ON t.job_type = r.job_type " \
+	"WHERE r.ctid >= $1 AND r.ctid < $2 " \
+	"AND ($3 IS NOT NULL OR EXISTS " \
+	"(SELECT FROM @.job_types k WHERE k.keep_runs IS NOT NULL)) " \
+	"AND r.finished_at < $4 - least(coalesce(t.keep_runs, $3), '36600 days') " \
+	"AND NOT EXISTS (SELECT FROM @.jobs_queue_live q " \
+	"WHERE q.id = r.job_id OFFSET 0) " \
+	"AND NOT EXISTS (SELECT FROM @.jobs_queue_done q " \
+	"WHERE q.id = r.job_id AND q.status = 'error' OFFSET 0)"
+
+static JqStatement has_old_runs_statement = {
+	.text = "SELECT EXISTS (SELECT " OLD_RUNS ")",
+	.nargs = 4,
+	.argtypes = {TIDOID, TIDOID, INTERVALOID, TIMESTAMPTZOID}
+};
+
+static JqStatement prune_runs_statement = {
+	.text = "WITH old AS MATERIALIZED (SELECT r.ctid, r.job_id, r.claim_no "
+	OLD_RUNS " FOR UPDATE OF r SKIP LOCKED), "
+	"logs AS (DELETE FROM @.job_logs l USING old "
+	"WHERE l.job_id = old.job_id AND l.claim_no = old.claim_no) "
+	"DELETE FROM @.job_runs r USING old WHERE r.ctid = old.ctid",
+	.nargs = 4,
+	.argtypes = {TIDOID, TIDOID, INTERVALOID, TIMESTAMPTZOID}
+};
+
+/* A run just decided stays: the clock may be the one that is wrong. */
+static JqStatement prune_cron_runs_statement = {
+	.text = "WITH gone AS (DELETE FROM @.cron_runs WHERE (task_id, instant) IN "
+	"(SELECT r.task_id, r.instant FROM @.cron_runs r WHERE r.instant < $1 "
+	"AND r.decided_at < $1 ORDER BY r.instant LIMIT $2) "
+	"RETURNING 1) SELECT count(*) FROM gone",
+	.nargs = 2,
+	.argtypes = {TIMESTAMPTZOID, INT8OID}
+};
+
+static JqStatement old_cron_runs_statement = {
+	.text = "SELECT EXISTS (SELECT FROM @.cron_runs WHERE instant < $1 "
+	"AND decided_at < $1)",
+	.nargs = 1,
+	.argtypes = {TIMESTAMPTZOID}
+};
+
+/* What is to be deleted of a job type and status in this round. */
+typedef struct Surplus
+{
+	JqPruning	pruning;
+	int64		keep_count;		/* -1: as many as there are, or seen to */
+	int64		deleted;		/* by the last batch */
+} Surplus;
+
+/* A few pages of job_runs. */
+typedef struct Sector
+{
+	ItemPointerData from;
+	ItemPointerData until;
+	BlockNumber pages;			/* that the table has */
+	int64		deleted;
+} Sector;
+
+/* by jq_clock_ms() */
+static int64 rest_until = 0;
+static int64 round_at = 0;
+static int64 hand_at = 0;
+
+static MemoryContext round_context = NULL;
+static List *surpluses = NIL;	/* still to be looked at in this round */
+static BlockNumber hand = 0;
+
+static int64 tend_jobs(void);
+static void begin_round(void *arg);
+static Surplus *read_surplus(uint64 row, TimestampTz now);
+static int	default_minutes(const char *status);
+static void prune(void *arg);
+static void prune_batch(void *arg);
+static void find_surplus(Surplus *surplus);
+static void report(const Surplus *surplus, const ErrorData *fault);
+static int64 tend_runs(void);
+static void prune_sector(void *arg);
+static BlockNumber count_pages(void);
+static bool has_old_cron_runs(TimestampTz until);
+static int64 prune_cron_runs(TimestampTz until);
+
+long
+jq_retention_tend(void)
+{
+	int64		began_at = jq_clock_ms();
+	int64		deleted = 0;
+	int64		now;
+
+	if (began_at >= rest_until)
+	{
+		if (surpluses != NIL || began_at >= round_at)
+			deleted = tend_jobs();
+		if (began_at >= hand_at)
+			deleted += tend_runs();
+		now = jq_clock_ms();
+		rest_until = now + Max((now - began_at) * REST,
+							   deleted * 1000 / jq_config_max_prune_rate);
+	}
+	now = jq_clock_ms();
+	return (long) Max(Max(rest_until, surpluses != NIL ? 0 :
+						  Min(round_at, hand_at)) - now, 0);
+}
+
+/* Until a batch has deleted something; returns how much. */
+static int64
+tend_jobs(void)
+{
+	int64		began_at = jq_clock_ms();
+
+	if (surpluses == NIL)
+	{
+		round_at = began_at + ROUND_MS;
+		(void) jq_worker_protect(begin_round, NULL);
+	}
+	while (surpluses != NIL && jq_clock_ms() < began_at + STEP_MS)
+	{
+		Surplus    *surplus = (Surplus *) linitial(surpluses);
+		MemoryContext old;
+
+		/* Taken out first: what fails has to wait for the next round. */
+		surpluses = list_delete_first(surpluses);
+		surplus->deleted = 0;
+		if (!jq_worker_protect(prune, surplus) || surplus->deleted == 0)
+			continue;
+		if (surplus->deleted == BATCH)
+		{
+			old = MemoryContextSwitchTo(round_context);
+			surpluses = lappend(surpluses, surplus);
+			MemoryContextSwitchTo(old);
+		}
+		return surplus->deleted;
+	}
+	return 0;
+}
+
+/* Lists where there is something too old, or may be too many. */
+static void
+begin_round(void *arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		rows;
+
+	if (round_context == NULL)
+		round_context = AllocSetContextCreate(TopMemoryContext,
+											  "jobqueue retention",
+											  ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(round_context);
+	jq_db_begin("looking for old jobs");
+	jq_scope_enter_read_only();
+	jq_scope_prefer_indexes();
+	rows = jq_statement_query(&oldest_statement, NULL, NULL, 0);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(round_context);
+		Surplus    *surplus = read_surplus(row, now);
+
+		if (surplus != NULL)
+			surpluses = lappend(surpluses, surplus);
+		MemoryContextSwitchTo(old);
+	}
+	jq_scope_leave();
+	jq_db_commit();
+}
+
+/* NULL: all of it is to be kept. */
+static Surplus *
+read_surplus(uint64 row, TimestampTz now)
+{
+	Surplus    *surplus = palloc0(sizeof(Surplus));
+	JqPruning  *pruning = &surplus->pruning;
+	TimestampTz oldest;
+	int			minutes;
+	Datum		value;
+	bool		isnull;
+
+	pruning->job_type = TextDatumGetCString(jq_statement_value(row, 1));
+	pruning->status = TextDatumGetCString(jq_statement_value(row, 2));
+	pruning->from = DT_NOBEGIN;
+	pruning->until = DT_NOBEGIN;
+	pruning->until_id = PG_INT64_MAX;
+
+	minutes = default_minutes(pruning->status);
+	value = jq_statement_nullable(row, 4, &isnull);
+	if (!isnull)
+		pruning->until = now -
+			jq_interval_clamped_us(DatumGetIntervalP(value), MAX_KEEP_US);
+	else if (minutes >= 0)
+		pruning->until = now - minutes * USECS_PER_MINUTE;
+	value = jq_statement_nullable(row, 5, &isnull);
+	surplus->keep_count = isnull ? -1 : DatumGetInt32(value);
+
+	value = jq_statement_nullable(row, 3, &isnull);
+	oldest = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+	return surplus->keep_count < 0 && oldest > pruning->until ? NULL : surplus;
+}
+
+static int
+default_minutes(const char *status)
+{
+	if (strcmp(status, "completed") == 0)
+		return jq_config_keep_completed;
+	if (strcmp(status, "failed") == 0)
+		return jq_config_keep_failed;
+	return jq_config_keep_cancelled;
+}
+
+/* One batch, in a transaction of its own. */
+static void
+prune(void *arg)
+{
+	Surplus    *surplus = (Surplus *) arg;
+	ErrorData  *fault;
+
+	jq_db_begin("deleting old jobs");
+	if (surplus->keep_count >= 0)
+		find_surplus(surplus);
+	fault = jq_protect(prune_batch, surplus);
+	if (fault != NULL)
+		report(surplus, fault);
+	jq_db_commit();
+}
+
+static void
+prune_batch(void *arg)
+{
+	Surplus    *surplus = (Surplus *) arg;
+
+	surplus->deleted = 0;
+	surplus->deleted = jq_removal_prune(&surplus->pruning, BATCH);
+}
+
+/* How far the jobs go that are too many; those that are too old go anyway. */
+static void
+find_surplus(Surplus *surplus)
+{
+	JqPruning  *pruning = &surplus->pruning;
+	Datum		values[3] = {
+		CStringGetTextDatum(pruning->job_type),
+		CStringGetTextDatum(pruning->status),
+		Int64GetDatum(surplus->keep_count)
+	};
+
+	jq_scope_enter_read_only();
+	jq_scope_prefer_indexes();
+	if (jq_statement_query(&surplus_statement, values, NULL, 1) > 0)
+	{
+		TimestampTz until = DatumGetTimestampTz(jq_statement_value(0, 1));
+
+		if (until > pruning->until)
+		{
+			pruning->until = until;
+			pruning->until_id = DatumGetInt64(jq_statement_value(0, 2));
+		}
+	}
+	jq_scope_leave();
+	surplus->keep_count = -1;
+}
+
+/* Each round meets it again: said once an hour. */
+static void
+report(const Surplus *surplus, const ErrorData *fault)
+{
+	static char last_job_type[256] = "";
+	static int64 silent_until = 0;
+
+	if (strcmp(last_job_type, surplus->pruning.job_type) == 0 &&
+		jq_clock_ms() < silent_until)
+		return;
+	strlcpy(last_job_type, surplus->pruning.job_type, sizeof(last_job_type));
+	silent_until = jq_clock_ms() + WARNING_REST_MS;
+	ereport(WARNING,
+			(errcode(fault->sqlerrcode),
+			 errmsg("could not delete old jobs of type \"%s\": %s",
+					surplus->pruning.job_type, fault->message)));
+}
+
+/* A few pages more of job_runs; returns how many runs it has deleted. */
+static int64
+tend_runs(void)
+{
+	Sector		sector = {.pages = 0};
+	int64		interval_ms;
+
+	hand_at = jq_clock_ms() + ROUND_MS; /* should this fail */
+	ItemPointerSet(&sector.from, hand, 0);
+	ItemPointerSet(&sector.until, hand + PAGES, 0);
+	if (!jq_worker_protect(prune_sector, &sector))
+		return 0;
+	hand = hand + PAGES < sector.pages ? hand + PAGES : 0;
+	interval_ms = (int64) PASS_MS * PAGES / Max(sector.pages, 1);
+	hand_at = jq_clock_ms() + Min(interval_ms, ROUND_MS);
+	return sector.deleted;
+}
+
+static void
+prune_sector(void *arg)
+{
+	Sector	   *sector = (Sector *) arg;
+	Interval	keep = {.time = jq_config_keep_runs * USECS_PER_MINUTE};
+	Datum		values[4] = {
+		PointerGetDatum(&sector->from),
+		PointerGetDatum(&sector->until),
+		IntervalPGetDatum(&keep),
+		TimestampTzGetDatum(GetCurrentTimestamp())
+	};
+	const char *nulls = jq_config_keep_runs < 0 ? "  n " : NULL;
+	bool		has_old;
+
+	jq_db_begin("looking for old runs");
+	sector->pages = count_pages();
+	jq_scope_enter_read_only();
+	jq_scope_prefer_indexes();
+	(void) jq_statement_query(&has_old_runs_statement, values, nulls, 0);
+	has_old = DatumGetBool(jq_statement_value(0, 1));
+	jq_scope_leave();
+	jq_db_commit();
+
+	if (!has_old)
+		return;
+	jq_db_begin("deleting old runs");
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	jq_scope_prefer_indexes();
+	sector->deleted = (int64) jq_statement_execute(&prune_runs_statement,
+												   values, nulls, 0);
+	jq_scope_leave();
+	jq_db_commit();
+}
+
+static BlockNumber
+count_pages(void)
+{
+	Relation	rel = table_open(jq_catalog()->job_runs, AccessShareLock);
+	BlockNumber pages = RelationGetNumberOfBlocks(rel);
+
+	table_close(rel, AccessShareLock);
+	return pages;
+}
+
+/* Looks first: deleting nothing would cost a transaction id. */
+void
+jq_retention_prune_cron_runs(void *arg)
+{
+	TimestampTz until = GetCurrentTimestamp() -
+	(int64) jq_config_keep_cron_runs * USECS_PER_MINUTE;
+
+	if (!has_old_cron_runs(until))
+		return;
+	for (int i = 0; i < MAX_CRON_BATCHES; i++)
+	{
+		if (prune_cron_runs(until) < BATCH)
+			break;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static bool
+has_old_cron_runs(TimestampTz until)
+{
+	Datum		values[] = {TimestampTzGetDatum(until)};
+	bool		result;
+
+	jq_db_begin("looking for old cron runs");
+	jq_scope_enter_read_only();
+	jq_scope_prefer_indexes();
+	(void) jq_statement_query(&old_cron_runs_statement, values, NULL, 0);
+	result = DatumGetBool(jq_statement_value(0, 1));
+	jq_scope_leave();
+	jq_db_commit();
+	return result;
+}
+
+/* Returns how many were deleted. */
+static int64
+prune_cron_runs(TimestampTz until)
+{
+	Datum		values[] = {TimestampTzGetDatum(until), Int64GetDatum(BATCH)};
+	int64		deleted;
+
+	jq_db_begin("deleting old cron runs");
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	jq_scope_prefer_indexes();
+	(void) jq_statement_execute(&prune_cron_runs_statement, values, NULL, 0);
+	deleted = DatumGetInt64(jq_statement_value(0, 1));
+	jq_scope_leave();
+	jq_db_commit();
+	return deleted;
+}
