@@ -50,16 +50,21 @@ static JqStatement forget_dependencies = {
 	.argtypes = {INT8OID}
 };
 
-static JqStatement forget_of_children = {
+static JqStatement forget_many = {
 	.text = "DELETE FROM @.job_dependencies WHERE job_id = ANY ($1)",
 	.nargs = 1,
 	.argtypes = {INT8ARRAYOID}
 };
 
-static JqStatement forget_of_parents = {
-	.text = "DELETE FROM @.job_dependencies x WHERE x.depends_on = ANY ($1)"
-	" AND NOT EXISTS (SELECT FROM @.jobs_queue_live c"
-	" WHERE c.id = x.job_id AND c.status = 'blocked')",
+static JqStatement select_edges = {
+	.text = "SELECT depends_on, job_id FROM @.job_dependencies"
+	" WHERE depends_on = ANY ($1) ORDER BY depends_on",
+	.nargs = 1,
+	.argtypes = {INT8ARRAYOID}
+};
+
+static JqStatement forget_edges = {
+	.text = "DELETE FROM @.job_dependencies WHERE depends_on = ANY ($1)",
 	.nargs = 1,
 	.argtypes = {INT8ARRAYOID}
 };
@@ -94,6 +99,8 @@ static JqStatement forget_orphans = {
 
 static bool parent_is_pending(int64 id);
 static bool lock_parent(bool is_live, int64 id, bool *is_completed);
+static int64 *awaited_parents(uint64 rows, int *count);
+static int	compare_ids(const void *a, const void *b);
 static Datum bigint_array(const int64 *ids, int count);
 static int64 *read_ids(uint64 rows, MemoryContext context);
 static void lock_children(const int64 *ids, int nids);
@@ -179,18 +186,71 @@ jq_dependencies_forget(int64 job_id)
 		jq_statement_execute(&forget_dependencies, values, NULL, 0);
 }
 
-bool
-jq_dependencies_forget_ended(const int64 *ids, int nids)
+int
+jq_dependencies_unawaited(int64 *ids, int nids)
 {
 	Datum		values[1];
+	int64	   *awaited;
+	int			nawaited;
+	int			count = 0;
 
 	if (nids == 0 || !has_dependencies())
-		return true;
+		return nids;
 	values[0] = bigint_array(ids, nids);
-	jq_statement_execute(&forget_of_children, values, NULL, 0);
-	jq_statement_execute(&forget_of_parents, values, NULL, 0);
 	jq_scope_refresh();
-	return jq_statement_query(&select_children, values, NULL, 0) == 0;
+	awaited = awaited_parents(jq_statement_query(&select_edges, values,
+												 NULL, 0), &nawaited);
+	for (int i = 0; i < nids; i++)
+		if (bsearch(&ids[i], awaited, nawaited, sizeof(int64),
+					compare_ids) == NULL)
+			ids[count++] = ids[i];
+	values[0] = bigint_array(ids, count);
+	jq_statement_execute(&forget_edges, values, NULL, 0);
+	return count;
+}
+
+/* Of the edges in the result, those parents whose children are blocked. */
+static int64 *
+awaited_parents(uint64 rows, int *count)
+{
+	const JqCatalog *catalog = jq_catalog();
+	int64	   *parents = palloc(sizeof(int64) * Max(rows, 1));
+	JqTable		live;
+	TupleTableSlot *row;
+	JqJob		child;
+
+	*count = 0;
+	jq_table_open(&live, catalog->jobs_queue_live);
+	row = jq_table_slot(&live);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		if (!jq_table_find_by_id(&live, catalog->jobs_queue_live_pkey,
+								 DatumGetInt64(jq_statement_value(i, 2)), row))
+			continue;
+		jq_job_read(row, &child);
+		if (child.status == JQ_STATUS_BLOCKED)
+			parents[(*count)++] = DatumGetInt64(jq_statement_value(i, 1));
+	}
+	jq_table_close(&live);
+	return parents;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right ? 1 : 0;
+}
+
+void
+jq_dependencies_forget_many(const int64 *ids, int nids)
+{
+	Datum		values[1] = {bigint_array(ids, nids)};
+
+	if (has_dependencies())
+		jq_statement_execute(&forget_many, values, NULL, 0);
 }
 
 static Datum

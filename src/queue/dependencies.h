@@ -25,10 +25,14 @@ extern void jq_dependencies_add(int64 job_id, const int64 *depends_on,
 extern void jq_dependencies_forget(int64 job_id);
 
 /*
- * Forgets the edges of ended jobs that have been deleted.  False: blocked jobs
- * still wait for one of them; see jq_dependencies_orphans().
+ * How many of these ended jobs, which the caller has locked, no blocked job
+ * waits for; their ids are moved to the front of the array, and what is known
+ * of others that have waited for them is forgotten.
  */
-extern bool jq_dependencies_forget_ended(const int64 *ids, int nids);
+extern int	jq_dependencies_unawaited(int64 *ids, int nids);
+
+/* Forgets what ended jobs have waited for. */
+extern void jq_dependencies_forget_many(const int64 *ids, int nids);
 
 /*
  * After these jobs completed: those who waited for them wait for that many

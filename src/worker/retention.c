@@ -21,8 +21,6 @@
 
 #include "worker/retention.h"
 
-#include "access/table.h"
-#include "base/catalog.h"
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/db.h"
@@ -31,14 +29,12 @@
 #include "base/scope.h"
 #include "base/statement.h"
 #include "catalog/pg_type.h"
+#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "queue/removal.h"
-#include "storage/bufmgr.h"
-#include "storage/itemptr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "worker/worker.h"
 
@@ -80,37 +76,6 @@ static JqStatement surplus_statement = {
 	.argtypes = {TEXTOID, TEXTOID, INT8OID}
 };
 
-/*
- * Runs of the pages $1 to $2 that are older than $3, or than their job type
- * says.  Those of live jobs and of dead letters stay.
- */
-#define OLD_RUNS \
-	"FROM @.job_runs r LEFT JOIN @.job_types t ON t.job_type = r.job_type " \
-	"WHERE r.ctid >= $1 AND r.ctid < $2 " \
-	"AND ($3 IS NOT NULL OR EXISTS " \
-	"(SELECT FROM @.job_types k WHERE k.keep_runs IS NOT NULL)) " \
-	"AND r.finished_at < $4 - least(coalesce(t.keep_runs, $3), '36600 days') " \
-	"AND NOT EXISTS (SELECT FROM @.jobs_queue_live q " \
-	"WHERE q.id = r.job_id OFFSET 0) " \
-	"AND NOT EXISTS (SELECT FROM @.jobs_queue_done q " \
-	"WHERE q.id = r.job_id AND q.status = 'error' OFFSET 0)"
-
-static JqStatement has_old_runs_statement = {
-	.text = "SELECT EXISTS (SELECT " OLD_RUNS ")",
-	.nargs = 4,
-	.argtypes = {TIDOID, TIDOID, INTERVALOID, TIMESTAMPTZOID}
-};
-
-static JqStatement prune_runs_statement = {
-	.text = "WITH old AS MATERIALIZED (SELECT r.ctid, r.job_id, r.claim_no "
-	OLD_RUNS " FOR UPDATE OF r SKIP LOCKED), "
-	"logs AS (DELETE FROM @.job_logs l USING old "
-	"WHERE l.job_id = old.job_id AND l.claim_no = old.claim_no) "
-	"DELETE FROM @.job_runs r USING old WHERE r.ctid = old.ctid",
-	.nargs = 4,
-	.argtypes = {TIDOID, TIDOID, INTERVALOID, TIMESTAMPTZOID}
-};
-
 /* A run just decided stays: the clock may be the one that is wrong. */
 static JqStatement prune_cron_runs_statement = {
 	.text = "WITH gone AS (DELETE FROM @.cron_runs WHERE (task_id, instant) IN "
@@ -136,11 +101,9 @@ typedef struct Surplus
 	int64		deleted;		/* by the last batch */
 } Surplus;
 
-/* A few pages of job_runs. */
+/* What the hand has found. */
 typedef struct Sector
 {
-	ItemPointerData from;
-	ItemPointerData until;
 	BlockNumber pages;			/* that the table has */
 	int64		deleted;
 } Sector;
@@ -152,7 +115,7 @@ static int64 hand_at = 0;
 
 static MemoryContext round_context = NULL;
 static List *surpluses = NIL;	/* still to be looked at in this round */
-static BlockNumber hand = 0;
+static BlockNumber hand = InvalidBlockNumber;
 
 static int64 tend_jobs(void);
 static void begin_round(void *arg);
@@ -164,7 +127,7 @@ static void find_surplus(Surplus *surplus);
 static void report(const Surplus *surplus, const ErrorData *fault);
 static int64 tend_runs(void);
 static void prune_sector(void *arg);
-static BlockNumber count_pages(void);
+static BlockNumber first_page(BlockNumber pages);
 static bool has_old_cron_runs(TimestampTz until);
 static int64 prune_cron_runs(TimestampTz until);
 
@@ -209,15 +172,14 @@ tend_jobs(void)
 		/* Taken out first: what fails has to wait for the next round. */
 		surpluses = list_delete_first(surpluses);
 		surplus->deleted = 0;
-		if (!jq_worker_protect(prune, surplus) || surplus->deleted == 0)
-			continue;
-		if (surplus->deleted == BATCH)
+		if (jq_worker_protect(prune, surplus) && !surplus->pruning.is_done)
 		{
 			old = MemoryContextSwitchTo(round_context);
 			surpluses = lappend(surpluses, surplus);
 			MemoryContextSwitchTo(old);
 		}
-		return surplus->deleted;
+		if (surplus->deleted > 0)
+			return surplus->deleted;
 	}
 	return 0;
 }
@@ -303,6 +265,8 @@ prune(void *arg)
 	jq_db_begin("deleting old jobs");
 	if (surplus->keep_count >= 0)
 		find_surplus(surplus);
+	surplus->deleted = 0;
+	surplus->pruning.is_done = true;	/* should it fail */
 	fault = jq_protect(prune_batch, surplus);
 	if (fault != NULL)
 		report(surplus, fault);
@@ -314,7 +278,6 @@ prune_batch(void *arg)
 {
 	Surplus    *surplus = (Surplus *) arg;
 
-	surplus->deleted = 0;
 	surplus->deleted = jq_removal_prune(&surplus->pruning, BATCH);
 }
 
@@ -371,8 +334,6 @@ tend_runs(void)
 	int64		interval_ms;
 
 	hand_at = jq_clock_ms() + ROUND_MS; /* should this fail */
-	ItemPointerSet(&sector.from, hand, 0);
-	ItemPointerSet(&sector.until, hand + PAGES, 0);
 	if (!jq_worker_protect(prune_sector, &sector))
 		return 0;
 	hand = hand + PAGES < sector.pages ? hand + PAGES : 0;
@@ -385,44 +346,27 @@ static void
 prune_sector(void *arg)
 {
 	Sector	   *sector = (Sector *) arg;
-	Interval	keep = {.time = jq_config_keep_runs * USECS_PER_MINUTE};
-	Datum		values[4] = {
-		PointerGetDatum(&sector->from),
-		PointerGetDatum(&sector->until),
-		IntervalPGetDatum(&keep),
-		TimestampTzGetDatum(GetCurrentTimestamp())
-	};
-	const char *nulls = jq_config_keep_runs < 0 ? "  n " : NULL;
-	bool		has_old;
+	int64		keep_us = jq_config_keep_runs < 0 ? -1 :
+	jq_config_keep_runs * USECS_PER_MINUTE;
 
-	jq_db_begin("looking for old runs");
-	sector->pages = count_pages();
-	jq_scope_enter_read_only();
-	jq_scope_prefer_indexes();
-	(void) jq_statement_query(&has_old_runs_statement, values, nulls, 0);
-	has_old = DatumGetBool(jq_statement_value(0, 1));
-	jq_scope_leave();
-	jq_db_commit();
-
-	if (!has_old)
-		return;
 	jq_db_begin("deleting old runs");
-	jq_scope_enter(JQ_WRITE_ENGINE);
-	jq_scope_prefer_indexes();
-	sector->deleted = (int64) jq_statement_execute(&prune_runs_statement,
-												   values, nulls, 0);
-	jq_scope_leave();
+	sector->pages = jq_removal_run_pages();
+	if (hand == InvalidBlockNumber)
+		hand = first_page(sector->pages);
+	sector->deleted = jq_removal_prune_runs(hand, hand + PAGES, keep_us);
 	jq_db_commit();
 }
 
+/*
+ * Anywhere: schedulers that live for less than an hour see all of the table,
+ * too, one after the other.
+ */
 static BlockNumber
-count_pages(void)
+first_page(BlockNumber pages)
 {
-	Relation	rel = table_open(jq_catalog()->job_runs, AccessShareLock);
-	BlockNumber pages = RelationGetNumberOfBlocks(rel);
-
-	table_close(rel, AccessShareLock);
-	return pages;
+	if (pages <= PAGES)
+		return 0;
+	return (BlockNumber) (pg_prng_double(&pg_global_prng_state) * pages);
 }
 
 /* Looks first: deleting nothing would cost a transaction id. */
