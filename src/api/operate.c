@@ -198,7 +198,11 @@ jobqueue_retry_from_dlq(PG_FUNCTION_ARGS)
 	int64		job_id;
 
 	jq_argument_required(fcinfo, 0, "dlq_event_id");
-	job_id = jq_argument_job_id(fcinfo, 0);
+	job_id = PG_GETARG_INT64(0);
+	if (job_id <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("dlq_event_id must be positive")));
 	jq_resolve_redrive(job_id);
 	PG_RETURN_INT64(job_id);
 }

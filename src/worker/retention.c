@@ -3,7 +3,7 @@
  * retention.c
  *	  Deleting what has been kept for long enough.
  *
- * Jobs go in rounds, one a minute.  A round begins with the oldest job of each
+ * Jobs go in rounds, one a minute and one after each reload.  A round begins with the oldest job of each
  * job type and status, which a loose scan of the index on (job_type, status,
  * finished_at) finds without reading the others.  What is too old, or one too
  * many, is deleted batch by batch, types taking turns.
@@ -132,12 +132,17 @@ static bool has_old_cron_runs(TimestampTz until);
 static int64 prune_cron_runs(TimestampTz until);
 
 long
-jq_retention_tend(void)
+jq_retention_tend(bool at_once)
 {
 	int64		began_at = jq_clock_ms();
 	int64		deleted = 0;
 	int64		now;
 
+	if (at_once)
+	{
+		surpluses = NIL;
+		round_at = hand_at = rest_until = 0;
+	}
 	if (began_at >= rest_until)
 	{
 		if (surpluses != NIL || began_at >= round_at)

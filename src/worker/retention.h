@@ -12,11 +12,11 @@
 
 /*
  * For the scheduler, in each cycle: one step, of a few milliseconds and at
- * most a thousand jobs or so, of what is due.  Returns how many milliseconds
- * from now it wants the next one.  Runs transactions of its own, and goes on
- * with the rest where one of them fails.
+ * most a thousand jobs or so, of what is due, or at once.  Returns how many
+ * milliseconds from now it wants the next one.  Runs transactions of its own,
+ * and goes on with the rest where one of them fails.
  */
-extern long jq_retention_tend(void);
+extern long jq_retention_tend(bool at_once);
 
 /* Deletes rows of cron_runs that are older than jobqueue.keep_cron_runs. */
 extern void jq_retention_prune_cron_runs(void *arg);

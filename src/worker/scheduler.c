@@ -94,7 +94,7 @@ static void end_absent(void);
 static void end_when_drained(JqQuiet quiet);
 static void retire_workers(void);
 static bool has_workers(void);
-static void watch_zones(void);
+static void watch_zones(bool was_reloaded);
 static void heed_zones(void *arg);
 static void run_cron(void *arg);
 static void replan_cron(void *arg);
@@ -151,6 +151,7 @@ run_cycle(void)
 	JqQuiet		quiet = JQ_QUIET_NOT;
 	long		sleep_ms = jq_config_poll_interval;
 	bool		has_failed;
+	bool		was_reloaded;
 	TimestampTz now;
 
 	if (!jq_worker_protect(look_at_database, &quiet))
@@ -172,8 +173,9 @@ run_cycle(void)
 	if (!jq_config_enabled || ShutdownRequestPending)
 		return sleep_ms;
 
+	was_reloaded = jq_worker_was_reloaded();
 	/* Somebody waits for the first; the others wake us when they enqueue. */
-	watch_zones();
+	watch_zones(was_reloaded);
 	if (clock_has_jumped())
 		plans_are_stale = true;
 	if (plans_are_stale && jq_clock_ms() >= replan_at)
@@ -200,7 +202,7 @@ run_cycle(void)
 				roles_changed = true;
 		}
 	}
-	sleep_ms = Min(sleep_ms, jq_retention_tend());
+	sleep_ms = Min(sleep_ms, jq_retention_tend(was_reloaded));
 
 	now = GetCurrentTimestamp();
 	if (next_announcement_at <= now)
@@ -311,11 +313,11 @@ has_workers(void)
  * has to put right is tried again less and less often.
  */
 static void
-watch_zones(void)
+watch_zones(bool was_reloaded)
 {
 	static int64 rest_ms = ZONES_REST_MS;
 
-	if (jq_worker_was_reloaded())
+	if (was_reloaded)
 	{
 		zones_at = 0;
 		rest_ms = ZONES_REST_MS;
