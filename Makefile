@@ -18,11 +18,11 @@ OBJS = src/jobqueue.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \
        src/api/body.o src/api/run.o src/api/control.o src/api/http.o \
        src/api/secrets.o src/api/events.o \
-       src/api/endpoint_health.o src/api/probe.o src/api/circuits.o \
+       src/api/endpoint_health.o src/api/probe.o src/api/limits.o src/api/circuits.o \
        src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
-       src/queue/ready.o src/queue/rate.o src/queue/limit_memory.o src/queue/limits.o src/queue/limit_count.o src/queue/groups.o \
+       src/queue/ready.o src/queue/rate.o src/queue/limit_memory.o src/queue/limits.o src/queue/limit_count.o src/queue/claim_limits.o src/queue/groups.o \
        src/queue/hints.o src/queue/waiters.o src/queue/resolve.o \
        src/queue/cancellation.o src/queue/change.o \
        src/queue/completion.o src/queue/removal.o src/queue/running.o \
@@ -66,10 +66,10 @@ REGRESS        = install enqueue claim resolve operate transitions privileges \
                  cron_operate import_crontab import_pg_cron bad_input members user_triggers \
                  safety row_security capture foreign_triggers lanes \
                  lane_faults owners wait async_claim run_job control secrets events \
-                 http_url http_jobs endpoint_status limits circuits
+                 http_url http_jobs endpoint_status limits circuits dead_letters
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
-                 resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim event_subscriptions circuit_probe dead_letters purge
+                 resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim event_subscriptions circuit_probe purge
 ISOLATION_OPTS = --inputdir=$(srcdir)/test --outputdir=. --temp-instance=tmp_check_iso $(TEMP_SERVER)
 TAP_TESTS      = 1
 PROVE_TESTS    = test/t/*.pl

@@ -423,6 +423,16 @@ CREATE TABLE job_dependencies (
 CREATE INDEX job_dependencies_depends_on ON job_dependencies (depends_on);
 COMMENT ON TABLE job_dependencies IS 'Which jobs a blocked job still waits for';
 
+CREATE TABLE rate_log (
+	job_type text COLLATE "C" NOT NULL,
+	group_key text COLLATE "C",
+	claimed_at timestamptz NOT NULL,
+	job_id bigint NOT NULL,
+	claim_no integer NOT NULL,
+	CONSTRAINT rate_log_pkey PRIMARY KEY (job_type, claimed_at, job_id, claim_no)
+);
+COMMENT ON TABLE rate_log IS 'When jobs of types with a rate were claimed, as long as that counts: rates of ten seconds and more outlive the server''s memory';
+
 CREATE TABLE registered_workers (
 	worker_id uuid NOT NULL,
 	name text,
@@ -581,6 +591,11 @@ CREATE FUNCTION _circuit_counts(OUT job_type text, OUT stage text, OUT failures 
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_circuit_counts';
 COMMENT ON FUNCTION _circuit_counts() IS 'Failures in a row that shared memory counts, per job type and stage';
+CREATE FUNCTION _limit_counts() RETURNS TABLE (
+		job_type text, running integer, rate_available integer, rate_next_at timestamptz,
+		groups integer, ready_groups integer)
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_limit_counts';
+COMMENT ON FUNCTION _limit_counts() IS 'What shared memory counts of job types with limits';
 CREATE FUNCTION _cron_tasks_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'jobqueue_cron_tasks_changed';
 CREATE FUNCTION _forget_cron_task() RETURNS trigger
@@ -1112,6 +1127,12 @@ CREATE FUNCTION resume_job_type(job_type text)
 COMMENT ON FUNCTION resume_job_type(text)
 	IS 'Ends pause_job_type(); false when the type is not paused';
 
+CREATE FUNCTION throttle_job_type(job_type text, delay interval)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_throttle_job_type';
+COMMENT ON FUNCTION throttle_job_type(text, interval)
+	IS 'Lets nobody claim jobs of this type for a while, as after "429 Too Many Requests"; 0 ends that; false when nothing changes';
+
 CREATE FUNCTION open_circuit(job_type text, stage text DEFAULT '', duration interval DEFAULT NULL, reason text DEFAULT NULL)
 	RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_open_circuit';
@@ -1159,9 +1180,9 @@ BEGIN
 	END IF;
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,enqueue_http,http_check_url,publish_event,current_job,job_log,run_job,drain_jobs}'::text[]
-		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,retry_from_dlq,purge_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_queue_status}'::text[]
-		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_queue_status}'::text[]
+		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,throttle_job_type,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,retry_from_dlq,purge_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,throttle_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
+		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
 		RAISE EXCEPTION 'unrecognized job role "%"', job_role
@@ -1219,11 +1240,13 @@ BEGIN
 			('operator', 'TABLE', 'SELECT', 'stalled_jobs'),
 			('operator', 'TABLE', 'SELECT', 'cron_overview'),
 			('operator', 'TABLE', 'SELECT', 'job_workers'),
+			('operator', 'TABLE', 'SELECT', 'job_type_status'),
 			('operator', 'TABLE', 'SELECT', 'job_lanes'),
 			('operator', 'TABLE', 'SELECT', 'job_claim_stats'),
 			('operator', 'TABLE', 'SELECT', 'endpoint_status'),
 			('observer', 'TABLE', 'SELECT', 'queue_status'),
 			('observer', 'TABLE', 'SELECT (job_type, stage, state, failures, threshold, opened_at, retry_at, forced, reason, probe_job_id)', 'job_circuit_status'),
+			('observer', 'TABLE', 'SELECT', 'job_type_status'),
 			('observer', 'TABLE', 'SELECT', 'job_lanes'),
 			('observer', 'TABLE', 'SELECT', 'job_claim_stats'),
 			('observer', 'TABLE', 'SELECT', 'endpoint_status'),
@@ -1790,6 +1813,17 @@ CREATE VIEW job_circuit_status AS
 		FULL JOIN _circuit_counts() m ON m.job_type = c.job_type AND m.stage = c.stage
 		LEFT JOIN job_types t ON t.job_type = coalesce(c.job_type, m.job_type);
 COMMENT ON VIEW job_circuit_status IS 'Circuits that are open, half-open, or closed after failures';
+
+CREATE VIEW job_type_status AS
+	SELECT coalesce(t.job_type, l.job_type COLLATE "C") AS job_type, t.runner, t.enabled, t.paused_at, t.pause_reason,
+		CASE WHEN t.throttled_until > clock_timestamp() THEN t.throttled_until END AS throttled_until,
+		l.running, t.max_concurrency, t.rate_max, t.rate_window, l.rate_available, l.rate_next_at,
+		l.groups, l.ready_groups, c.open_circuits
+	FROM job_types t
+		FULL JOIN _limit_counts() l ON l.job_type = t.job_type
+		LEFT JOIN LATERAL (SELECT count(*) AS open_circuits FROM job_circuits o
+			WHERE o.job_type = t.job_type AND o.state <> 'closed') c ON true;
+COMMENT ON VIEW job_type_status IS 'What keeps jobs of a type from being claimed: pauses, throttling, limits and open circuits';
 
 CREATE VIEW job_lanes AS
 	SELECT l.job_type, l.owner::regrole AS owner, l.stage, l.priority, l.candidates, l.read_until, l.last_used_at

@@ -61,7 +61,7 @@ static const char *const job_columns[JQ_JOB_NCOLUMNS] = {
 /* Tables that are written with the rights of the owner, and not named. */
 static const char *const other_tables[JQ_CATALOG_OTHERS] = {
 	"job_logs", "cron_runs", "registered_workers", "event_subscriptions",
-	"http_secrets", "http_secret_values", "queue_events"
+	"http_secrets", "http_secret_values", "queue_events", "rate_log"
 };
 
 const JqCatalog *

@@ -30,6 +30,7 @@
 #include "base/shared_state.h"
 #include "queue/activity.h"
 #include "queue/circuits.h"
+#include "queue/claim_limits.h"
 #include "queue/claim_path.h"
 #include "queue/hints.h"
 #include "queue/limits.h"
@@ -38,6 +39,8 @@
 /* How often expired leases are looked for, when nobody else does. */
 #define RECLAIM_WHEN_IDLE_US (1 * USECS_PER_SEC)
 #define RECLAIM_ALWAYS_US (5 * USECS_PER_SEC)
+
+static TimestampTz last_retry_at = DT_NOEND;
 
 /* Where the WAL of a transaction ended that had only claimed; 0: none. */
 static XLogRecPtr async_claim_end = 0;
@@ -64,8 +67,9 @@ static void tend_circuits_if_alone(void);
 int
 jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 {
-	JqClaiming	claiming = {.claim = claim,.rows = rows};
+	JqClaiming	claiming = {.claim = claim,.rows = rows,.retry_at = DT_NOEND};
 
+	last_retry_at = DT_NOEND;
 	if (!jq_config_enabled)
 		return 0;
 
@@ -89,12 +93,19 @@ jq_claim(const JqClaim *claim, Tuplestorestate *rows, TupleDesc row_type)
 	jq_table_close(&claiming.live);
 	ExecDropSingleTupleTableSlot(claiming.parent_row);
 	jq_scope_leave();
+	last_retry_at = claiming.retry_at;
 
 	if (jq_config_async_claim && claim->holder == 0 && claiming.claimed > 0)
 		note_async_claim(claiming.is_alone);
 	if (claim->holder == 0)
 		reclaim_if_due(claiming.claimed < claim->max_jobs);
 	return claiming.claimed;
+}
+
+TimestampTz
+jq_claim_retry_at(void)
+{
+	return last_retry_at;
 }
 
 bool
@@ -299,6 +310,8 @@ jq_claim_is_open(JqClaiming *claiming, const JqJobType *type, TimestampTz now,
 		case JQ_LIMIT_NO_MEMORY:
 			return true;
 		case JQ_LIMIT_LATER:
+			if (claiming != NULL)
+				claiming->retry_at = Min(claiming->retry_at, *next_at);
 			return false;
 		case JQ_LIMIT_UNCOUNTED:
 			if (claiming == NULL)
@@ -509,7 +522,7 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 	{
 		claiming->must_stop = false;
 		if (is_limited)
-			jq_limits_unreserve();
+			jq_limits_unreserve(job->id);
 		if (admission == JQ_CIRCUIT_PROBE)
 			jq_circuit_give_up_probe(job->job_type, job->stage);
 		return taking;
@@ -540,9 +553,13 @@ reserve(JqClaiming *claiming, const JqJob *job, TimestampTz *now)
 			if (claiming->claim->holder != 0 && !claiming->claim->is_http &&
 				jq_limits_counts(&type->limits) != 0)
 				claiming->must_stop = true;
+			jq_claim_limits_log(type, job, *now);
 			return JQ_TAKING_CLAIMED;
 		case JQ_LIMIT_GROUP:
 			return JQ_TAKING_GROUP;
+		case JQ_LIMIT_NO_MEMORY:
+			return jq_claim_limits_allow(type, job, now) ?
+				JQ_TAKING_CLAIMED : JQ_TAKING_GROUP;
 		default:
 			return JQ_TAKING_LIMITED;
 	}

@@ -39,6 +39,12 @@ extern int	jq_claim(const JqClaim *claim, Tuplestorestate *rows,
 					 TupleDesc row_type);
 
 /*
+ * When limits may allow a job that they kept from the last claim of this
+ * backend; DT_NOEND: they kept none, or somebody will be told.
+ */
+extern TimestampTz jq_claim_retry_at(void);
+
+/*
  * Claims one job, due or not, waiting for whoever has it locked; puts its row
  * into "rows".  False: it is not live, that is, unknown or ended; or live with
  * a status other than queued; or queued, and a trigger of the user's keeps it.

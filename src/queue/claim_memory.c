@@ -624,6 +624,7 @@ look_at_groups(Merge *merge, Source *source)
 							  true, &turn, &source->priority, &next_at))
 	{
 		merge->next_due_at = Min(merge->next_due_at, next_at);
+		merge->claiming->retry_at = Min(merge->claiming->retry_at, next_at);
 		return false;
 	}
 	source->head = turn.candidate;

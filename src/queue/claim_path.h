@@ -33,6 +33,7 @@ typedef struct JqClaiming
 	BlockNumber blocks;			/* of the live leaf, as last counted */
 	bool		is_alone;		/* the transaction had written nothing before */
 	bool		must_stop;		/* the job just taken runs alone */
+	TimestampTz retry_at;		/* see jq_claim_retry_at() */
 	bool		ignores_limits; /* an operator wants this one job */
 	List	   *uncounted;		/* names of types whose jobs must be counted */
 } JqClaiming;

@@ -29,6 +29,7 @@
 
 #include "base/catalog.h"
 #include "base/compat.h"
+#include "queue/claim_limits.h"
 #include "queue/groups.h"
 #include "queue/limit_memory.h"
 #include "queue/limits.h"
@@ -46,6 +47,8 @@ static bool begin_count(const JqJobType *type);
 static void end_count(const JqJobType *type, bool is_done);
 static bool wait_for_claims(void);
 static void count_jobs(const JqJobType *type, Relation live);
+static void load_rates(const JqJobType *type);
+static void begin_rates(JqLimitedType *entry, const JqLimits *limits);
 static bool has_place(const JqJob *job, bool counts_retries);
 static void add_place(const JqJobType *type, const JqJob *job);
 static bool still_runs(Relation live, Relation index, TupleTableSlot *slot,
@@ -62,8 +65,10 @@ jq_limits_count(const JqJobType *type, Relation live)
 	if (!begin_count(type))
 		return false;
 	is_done = wait_for_claims();
-	if (is_done)
+	if (is_done && jq_limits_counts(&type->limits) != 0)
 		count_jobs(type, live);
+	if (is_done && !jq_limit_memory->types[my_counted].has_rates)
+		load_rates(type);
 	end_count(type, is_done);
 	return is_done;
 }
@@ -104,6 +109,8 @@ end_count(const JqJobType *type, bool is_done)
 	if (is_done)
 	{
 		entry->counts = jq_limits_counts(&type->limits);
+		entry->has_rates = type->limits.rate.max > 0 ||
+			type->limits.group_rate.max > 0;
 		for (JqGroup *group = jq_limit_next_group(entry, NULL); group != NULL;
 			 group = jq_limit_next_group(entry, group))
 			jq_groups_settle(group, GetCurrentTimestamp());
@@ -183,6 +190,52 @@ count_jobs(const JqJobType *type, Relation live)
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, NoLock);
+}
+
+/*
+ * What has begun before shared memory was new, if it may still count.  Of
+ * short windows nobody has kept it: they are taken to be full.
+ */
+static void
+load_rates(const JqJobType *type)
+{
+	JqLimitedType *entry = &jq_limit_memory->types[my_counted];
+	int			count;
+	JqLoggedClaim *claims = jq_claim_limits_logged(type, &count);
+
+	jq_limit_lock();
+	if (claims == NULL)
+		begin_rates(entry, &type->limits);
+	for (int i = 0; i < count; i++)
+	{
+		JqGroup    *group = NULL;
+
+		jq_rate_take(&entry->rate.log, &type->limits.rate,
+					 jq_rate_now(&entry->rate.log, claims[i].at));
+		if (claims[i].group_key != NULL && type->limits.group_rate.max > 0)
+			group = jq_limit_find_group(entry, claims[i].group_key, true);
+		if (group != NULL)
+			jq_rate_take(&group->rate.log, &type->limits.group_rate,
+						 jq_rate_now(&group->rate.log, claims[i].at));
+	}
+	jq_limit_unlock();
+}
+
+/* Groups that are not known yet have to wait as long as their type. */
+static void
+begin_rates(JqLimitedType *entry, const JqLimits *limits)
+{
+	TimestampTz started_at = jq_limit_memory->started_at;
+	int			count = limits->rate.burst > 0 ? limits->rate.burst :
+	limits->rate.max;
+
+	if (GetCurrentTimestamp() > started_at + Max(limits->rate.window_us,
+												 limits->group_rate.window_us))
+		return;
+	entry->not_before = started_at + limits->group_rate.window_us;
+	for (int i = 0; i < count; i++)
+		jq_rate_take(&entry->rate.log, &limits->rate,
+					 jq_rate_now(&entry->rate.log, started_at));
 }
 
 static bool

@@ -144,6 +144,7 @@ init_memory(void)
 	memset(memory, 0, header_size() + PG_CACHE_LINE_SIZE + flags_size() +
 		   heap_size() + groups_size());
 	memory->lock = &GetNamedLWLockTranche(LOCK_TRANCHE)->lock;
+	memory->started_at = GetCurrentTimestamp();
 	pg_atomic_init_u32(&memory->ntypes, 0);
 	rest = (char *) CACHELINEALIGN((char *) memory + header_size());
 	memory->flags = (JqClaimFlag *) rest;

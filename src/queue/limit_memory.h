@@ -53,6 +53,8 @@ typedef struct JqLimitedType
 	Oid			database;		/* InvalidOid: free */
 	char		name[JQ_LANE_NAME_SIZE];
 	int			counts;			/* JQ_COUNTS_*; 0: its jobs are not counted */
+	bool		has_rates;		/* what has begun is known, too */
+	TimestampTz not_before;		/* nothing is claimed, or 0 */
 	int			counting_pid;	/* who counts them now, or 0 */
 	JqLimits	limits;			/* as the last claim knew them */
 	int			running;		/* places that count for the type */
@@ -141,6 +143,7 @@ typedef union JqClaimFlag
 typedef struct JqLimitMemory
 {
 	LWLock	   *lock;			/* guards everything but the atomics */
+	TimestampTz started_at;
 	pg_atomic_uint32 ntypes;	/* entries in use */
 	JqLimitedType types[JQ_LIMITED_TYPES];
 	int			max_groups;

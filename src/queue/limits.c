@@ -160,8 +160,16 @@ look_at_type(JqLimitedType *entry, const JqLimits *limits, TimestampTz now,
 			 int *available, TimestampTz *next_at)
 {
 	entry->used_at = now;
-	if (entry->counts != jq_limits_counts(limits) || entry->counting_pid != 0)
+	if (entry->counts != jq_limits_counts(limits) ||
+		entry->counting_pid != 0 ||
+		(!entry->has_rates && (limits->rate.max > 0 ||
+							   limits->group_rate.max > 0)))
 		return JQ_LIMIT_UNCOUNTED;
+	if (entry->not_before > now)
+	{
+		*next_at = entry->not_before;
+		return JQ_LIMIT_LATER;
+	}
 	*available = jq_rate_available(&entry->rate.log, &limits->rate,
 								   jq_rate_now(&entry->rate.log, now), next_at);
 	if (*available == 0)
@@ -211,15 +219,19 @@ jq_limits_reserve(const JqJobType *type, const JqJob *job, TimestampTz *now)
 	JqGroup    *group = NULL;
 	JqLimitAnswer answer;
 	JqLimitedType *entry;
-	LimitNote  *note = add_note();
+	LimitNote  *note;
 	TimestampTz next_at;
 	int			available;
 
+	if (jq_limit_memory == NULL)
+		return JQ_LIMIT_NO_MEMORY;
+	note = add_note();
 	/* Nothing from here on may fail. */
 	jq_limit_lock();
 	entry = jq_limit_find_type(type->name);
 	if (entry == NULL)
-		answer = JQ_LIMIT_UNCOUNTED;
+		answer = jq_limit_make_type(type->name, GetCurrentTimestamp()) == NULL ?
+			JQ_LIMIT_NO_MEMORY : JQ_LIMIT_UNCOUNTED;
 	else
 	{
 		note->type = jq_limit_type_number(entry);
@@ -230,7 +242,7 @@ jq_limits_reserve(const JqJobType *type, const JqJob *job, TimestampTz *now)
 	if (answer == JQ_LIMIT_FREE && has_groups)
 	{
 		group = jq_limit_find_group(entry, job->group_key, true);
-		answer = group == NULL ? JQ_LIMIT_NO_MEMORY :
+		answer = group == NULL ? JQ_LIMIT_GROUP :
 			jq_groups_look(group, &type->limits, *now,
 						   holds_place(group, job->id) ||
 						   find_lender(note->type,
@@ -350,12 +362,15 @@ holds_place(const JqGroup *group, int64 job_id)
 
 /* A user's trigger may have ended other claims since. */
 void
-jq_limits_unreserve(void)
+jq_limits_unreserve(int64 job_id)
 {
 	int			number = nnotes - 1;
 
-	while (notes[number].is_end)
+	while (number >= 0 && (notes[number].is_end ||
+						   notes[number].job_id != job_id))
 		number--;
+	if (number < 0)
+		return;
 	jq_limit_lock();
 	undo(&notes[number]);
 	jq_limit_unlock();
@@ -491,6 +506,39 @@ jq_limits_forget(const JqJobType *type)
 		jq_limit_forget_places(entry);
 	jq_limit_unlock();
 	return had_groups;
+}
+
+int
+jq_limits_list(JqLimitCount **counts)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			count = 0;
+
+	if (!jq_limit_memory_is_used())
+		return 0;
+	*counts = palloc(sizeof(JqLimitCount) * JQ_LIMITED_TYPES);
+	jq_limit_lock();
+	for (int i = 0; i < JQ_LIMITED_TYPES; i++)
+	{
+		JqLimitedType *entry = &jq_limit_memory->types[i];
+		JqLimitCount *info = &(*counts)[count];
+
+		if (entry->database != MyDatabaseId)
+			continue;
+		strlcpy(info->job_type, entry->name, sizeof(info->job_type));
+		info->is_counted = entry->counts != 0;
+		info->running = entry->running;
+		info->has_rate = entry->limits.rate.max > 0;
+		info->available = jq_rate_available(&entry->rate.log,
+											&entry->limits.rate,
+											jq_rate_now(&entry->rate.log, now),
+											&info->next_at);
+		info->groups = entry->ngroups;
+		info->ready_groups = entry->nready;
+		count++;
+	}
+	jq_limit_unlock();
+	return count;
 }
 
 /* It is compared again when others have had their turn. */

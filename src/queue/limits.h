@@ -80,8 +80,8 @@ extern JqLimitAnswer jq_limits_look(const JqJobType *type, TimestampTz now,
 extern JqLimitAnswer jq_limits_reserve(const JqJobType *type, const JqJob *job,
 									   TimestampTz *now);
 
-/* The job that was reserved last has not been claimed. */
-extern void jq_limits_unreserve(void);
+/* The job that was reserved last, if it is this one, has not been claimed. */
+extern void jq_limits_unreserve(int64 job_id);
 
 /*
  * The claim of this job ends in this transaction; with "will_retry" it is
@@ -95,6 +95,22 @@ extern void jq_limits_note_end(const JqJob *job, bool will_retry);
  * again, for there were jobs that only their groups knew.
  */
 extern bool jq_limits_forget(const JqJobType *type);
+
+/* What people may see of a limited type. */
+typedef struct JqLimitCount
+{
+	char		job_type[256];
+	bool		is_counted;		/* by a limit of concurrency */
+	int			running;
+	bool		has_rate;
+	int			available;		/* that may begin now */
+	TimestampTz next_at;		/* when the next one may */
+	int			groups;			/* that shared memory knows of */
+	int			ready_groups;	/* that wait for their turn */
+} JqLimitCount;
+
+/* Those of this database; allocated here.  Returns how many. */
+extern int	jq_limits_list(JqLimitCount **counts);
 
 /* ---- counting (limit_count.c) ---- */
 

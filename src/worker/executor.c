@@ -52,6 +52,7 @@ static int	max_claim = 1;		/* jobs to claim next */
 static int	session_timeout_ms = 0; /* transaction_timeout of the role */
 static int64 jobs_run = 0;
 
+static long limited_ms(void);
 static void prepare_session(void);
 static bool must_stop(void);
 static bool may_go_on(void);
@@ -97,12 +98,23 @@ jq_executor_main(Datum arg)
 													  GetCurrentTimestamp());
 			if (idle_ms >= jq_config_executor_idle_timeout)
 				break;
-			jq_worker_wait(jq_config_executor_idle_timeout - idle_ms,
-						   WAIT_EVENT);
+			jq_worker_wait(Min(jq_config_executor_idle_timeout - idle_ms,
+							   limited_ms()), WAIT_EVENT);
 		}
 		jq_shared_report_cycle();
 	} while (!must_stop() && !jq_shared_should_retire() && !is_worn_out());
 	proc_exit(0);
+}
+
+/* How long limits keep what is due from being claimed; nobody tells us. */
+static long
+limited_ms(void)
+{
+	TimestampTz retry_at = jq_claim_retry_at();
+
+	if (retry_at == DT_NOEND)
+		return LONG_MAX;
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), retry_at) + 1;
 }
 
 /*
