@@ -13,6 +13,8 @@
 #include "access/tableam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_relation.h"
@@ -58,6 +60,10 @@ member_can_set_role(Oid member, Oid role)
 static inline AclResult
 object_aclcheck(Oid classid, Oid objectid, Oid roleid, AclMode mode)
 {
+	if (classid == NamespaceRelationId)
+		return pg_namespace_aclcheck(objectid, roleid, mode);
+	if (classid == ProcedureRelationId)
+		return pg_proc_aclcheck(objectid, roleid, mode);
 	Assert(classid == DatabaseRelationId);
 	return pg_database_aclcheck(objectid, roleid, mode);
 }
@@ -73,6 +79,11 @@ jq_compat_my_process(void)
 	return MyProc->pgprocno;
 #endif
 }
+
+/* 17: intervals may be infinite */
+#ifndef INTERVAL_NOT_FINITE
+#define INTERVAL_NOT_FINITE(interval) false
+#endif
 
 /* A range table of one relation, for the executor's row functions. */
 static inline void

@@ -13,6 +13,9 @@
 
 #include "base/protect.h"
 
+static ErrorData *in_subtransaction(void (*work) (void *arg), void *arg,
+									bool keeps);
+
 ErrorData *
 jq_protect(void (*work) (void *arg), void *arg)
 {
@@ -26,6 +29,18 @@ jq_protect(void (*work) (void *arg), void *arg)
 ErrorData *
 jq_attempt(void (*work) (void *arg), void *arg)
 {
+	return in_subtransaction(work, arg, true);
+}
+
+ErrorData *
+jq_try_out(void (*work) (void *arg), void *arg)
+{
+	return in_subtransaction(work, arg, false);
+}
+
+static ErrorData *
+in_subtransaction(void (*work) (void *arg), void *arg, bool keeps)
+{
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile fault = NULL;
@@ -35,7 +50,10 @@ jq_attempt(void (*work) (void *arg), void *arg)
 	PG_TRY();
 	{
 		work(arg);
-		ReleaseCurrentSubTransaction();
+		if (keeps)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{

@@ -23,6 +23,12 @@ extern ErrorData *jq_protect(void (*work) (void *arg), void *arg);
 /* The same, but every error is returned. */
 extern ErrorData *jq_attempt(void (*work) (void *arg), void *arg);
 
+/*
+ * The same, but the subtransaction is always rolled back: what the work did
+ * has never happened, except in memory.
+ */
+extern ErrorData *jq_try_out(void (*work) (void *arg), void *arg);
+
 /* Whether an error is none of those that may be gone at the next try. */
 extern bool jq_error_is_lasting(const ErrorData *fault);
 

@@ -392,6 +392,13 @@ wake_schedulers(void)
 	}
 }
 
+bool
+jq_shared_serves_everybody(void)
+{
+	return jq_slots_mine != NULL &&
+		jq_slots_mine->info.kind != JQ_WORKER_EXECUTOR;
+}
+
 void
 jq_shared_report_state(JqWorkerState state)
 {

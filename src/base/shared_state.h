@@ -138,6 +138,12 @@ typedef enum JqBegin
 	JQ_BEGIN_TAKEN				/* somebody else gives it back, and the rest */
 } JqBegin;
 
+/*
+ * Whether this process is a worker that serves all roles, as a superuser, and
+ * so must not run the code of any.
+ */
+extern bool jq_shared_serves_everybody(void);
+
 /* What this worker says of itself. */
 extern void jq_shared_report_state(JqWorkerState state);
 extern void jq_shared_report_cycle(void);
