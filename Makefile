@@ -19,7 +19,7 @@ OBJS = src/jobqueue.o \
        src/api/body.o src/api/run.o src/api/control.o src/api/http.o \
        src/api/secrets.o src/api/events.o \
        src/api/endpoint_health.o src/api/probe.o src/api/limits.o src/api/circuits.o \
-       src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o \
+       src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o src/queue/backoff_function.o src/queue/error_rules.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
        src/queue/ready.o src/queue/rate.o src/queue/limit_memory.o src/queue/limits.o src/queue/limit_count.o src/queue/claim_limits.o src/queue/groups.o \
@@ -60,7 +60,7 @@ SHLIB_LINK  = $(shell curl-config --libs)
 TEMP_SERVER = --load-extension=jobqueue --no-locale --encoding=UTF8 \
               --temp-config=$(srcdir)/test/regress.conf
 
-REGRESS        = install enqueue claim resolve operate transitions privileges \
+REGRESS        = install enqueue claim resolve backoff error_rules operate transitions privileges \
                  run_as settings cron cron_clocks cron_dates dst_night cron_describe \
                  cron_tasks cron_catch_up cron_overlap cron_bounds cron_faults cron_template \
                  cron_operate import_crontab import_pg_cron bad_input members user_triggers \

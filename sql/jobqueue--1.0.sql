@@ -282,7 +282,8 @@ COMMENT ON COLUMN job_types.command IS 'SQL statement of a sql job type; $1 is t
 COMMENT ON COLUMN job_types.enabled IS 'While false nothing of this type is claimed or run; jobs can be enqueued';
 COMMENT ON COLUMN job_types.paused_at IS 'Since when enabled is false';
 COMMENT ON COLUMN job_types.pause_reason IS 'What pause_job_type() was told';
-COMMENT ON COLUMN job_types.backoff IS 'Retry delays: {"strategy": "fixed", "delay": "5 minutes"} or {"strategy": "exponential", "delay": "1 second", "multiplier": 2, "max_delay": "1 minute", "jitter": 0.1}';
+COMMENT ON COLUMN job_types.backoff IS 'Retry delays: {"strategy": "exponential", "delay": "1 second", "multiplier": 2, "max_delay": "1 minute", "jitter": 0.1}, a list ["1s", "10s", "5m"], or one delay; NULL: jobqueue.retry_delay';
+COMMENT ON COLUMN job_types.error_rules IS 'What to do after certain failures, first match wins: [{"sqlstate": "23*", "then": "fail"}, {"http_status": 429, "then": "release", "delay": "1 minute"}]';
 COMMENT ON COLUMN job_types.lease IS 'How long a worker may stay silent; NULL: jobqueue.lease';
 COMMENT ON COLUMN job_types.timeout IS 'Longest run of one attempt in the server; NULL: no limit';
 COMMENT ON COLUMN job_types.batch_size IS 'Default of max_jobs in claim_jobs(), NULL: jobqueue.batch_size; of runner http, how many jobs share a request, NULL: 1';
@@ -955,6 +956,16 @@ CREATE FUNCTION fail_job(
 COMMENT ON FUNCTION fail_job(bigint, uuid, text, timestamptz, boolean, integer)
 	IS 'Fails a held job: retried at retry_at or after the backoff while attempts are left, unless permanent';
 
+CREATE FUNCTION skip_job(
+		job_id bigint,
+		worker_id uuid,
+		reason text DEFAULT NULL,
+		claim_no integer DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_skip_job';
+COMMENT ON FUNCTION skip_job(bigint, uuid, text, integer)
+	IS 'Completes a held job that there was nothing to do for: its run is called skipped, with the reason';
+
 CREATE FUNCTION release_job(job_id bigint, worker_id uuid, claim_no integer DEFAULT NULL)
 	RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_release_job';
@@ -995,6 +1006,11 @@ CREATE FUNCTION job_log(
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_job_log';
 COMMENT ON FUNCTION job_log(text, text, jsonb, bigint, uuid, integer)
 	IS 'Adds a line to the log of the running SQL job, or of the job that an outside worker holds; kept even if the job fails';
+
+CREATE FUNCTION skip_current_job(reason text DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_skip_current_job';
+COMMENT ON FUNCTION skip_current_job(text)
+	IS 'In the body of an SQL job that succeeds: its run is called skipped, with the reason';
 
 CREATE FUNCTION current_job(
 		OUT job_id bigint,
@@ -1179,9 +1195,9 @@ BEGIN
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	functions := CASE job_role
-		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,enqueue_http,http_check_url,publish_event,current_job,job_log,run_job,drain_jobs}'::text[]
-		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,throttle_job_type,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,run_job,drain_jobs,requeue_job,requeue_jobs,retry_from_dlq,purge_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,throttle_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
+		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,enqueue_http,http_check_url,publish_event,current_job,job_log,skip_current_job,run_job,drain_jobs}'::text[]
+		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,skip_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,throttle_job_type,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,skip_current_job,run_job,drain_jobs,requeue_job,requeue_jobs,retry_from_dlq,purge_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,throttle_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * body.c
- *	  SQL functions for the bodies of jobs: current_job, job_log.
+ *	  SQL functions for the bodies of jobs: current_job, job_log,
+ *	  skip_current_job.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,6 +19,7 @@
 
 PG_FUNCTION_INFO_V1(jobqueue_current_job);
 PG_FUNCTION_INFO_V1(jobqueue_job_log);
+PG_FUNCTION_INFO_V1(jobqueue_skip_current_job);
 
 #define MAX_LOG_DATA (8 * 1024)
 
@@ -38,6 +40,7 @@ enum CurrentJobColumn
 	CURRENT_NCOLUMNS
 };
 
+static void check_job_runs(const char *hint);
 static char *log_level(FunctionCallInfo fcinfo, int n);
 static char *log_data(FunctionCallInfo fcinfo, int n);
 
@@ -94,11 +97,7 @@ jobqueue_job_log(PG_FUNCTION_ARGS)
 	data = log_data(fcinfo, 2);
 	if (PG_ARGISNULL(3) && PG_ARGISNULL(4))
 	{
-		if (jq_current_job() == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("no job runs in this session"),
-					 errhint("An outside worker gives job_id and worker_id, too.")));
+		check_job_runs("An outside worker gives job_id and worker_id, too.");
 		jq_journal_add(jq_journal_level(level), jq_argument_text(fcinfo, 0),
 					   data);
 		PG_RETURN_BOOL(true);
@@ -108,6 +107,25 @@ jobqueue_job_log(PG_FUNCTION_ARGS)
 	held.claim_no = jq_argument_claim_no(fcinfo, 5);
 	PG_RETURN_BOOL(jq_resolve_log(&held, level, jq_argument_text(fcinfo, 0),
 								  data));
+}
+
+static void
+check_job_runs(const char *hint)
+{
+	if (jq_current_job() == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no job runs in this session"),
+				 errhint("%s", hint)));
+}
+
+/* As a line of the log, it stays if the block that said it is rolled back. */
+Datum
+jobqueue_skip_current_job(PG_FUNCTION_ARGS)
+{
+	check_job_runs("An outside worker calls skip_job().");
+	jq_journal_skip(jq_argument_text(fcinfo, 0));
+	PG_RETURN_VOID();
 }
 
 static char *

@@ -229,13 +229,10 @@ run_own(OwnRun *run)
 			ReThrowError(fault);
 		outcome.kind = JQ_OUTCOME_FAILED;
 		outcome.error = jq_job_error_text(fault);
+		outcome.sqlstate = fault->sqlerrcode;
 	}
 	else
-	{
-		outcome.has_result = run->end.has_result;
-		outcome.result = run->end.result;
-		outcome.command_tag = run->end.command_tag;
-	}
+		jq_job_body_outcome(&run->end, &outcome);
 	outcome.journal = &run->end.journal;
 	if (!jq_resolve(&run->held, &outcome))
 		ereport(ERROR,

@@ -25,6 +25,7 @@
 #include "queue/activity.h"
 #include "queue/backoff.h"
 #include "queue/claim.h"
+#include "queue/error_rules.h"
 #include "queue/job_types.h"
 #include "queue/resolve.h"
 #include "queue/validate.h"
@@ -36,6 +37,7 @@ PG_FUNCTION_INFO_V1(jobqueue_resolve_jobs);
 PG_FUNCTION_INFO_V1(jobqueue_resolve_and_claim);
 PG_FUNCTION_INFO_V1(jobqueue_complete_job);
 PG_FUNCTION_INFO_V1(jobqueue_fail_job);
+PG_FUNCTION_INFO_V1(jobqueue_skip_job);
 PG_FUNCTION_INFO_V1(jobqueue_release_job);
 PG_FUNCTION_INFO_V1(jobqueue_snooze_job);
 PG_FUNCTION_INFO_V1(jobqueue_heartbeat_job);
@@ -53,6 +55,7 @@ static void check_may_operate(void);
 static int	read_resolutions(FunctionCallInfo fcinfo, JqHeld **held,
 							 JqOutcome **outcomes);
 static bool resolve(const JqHeld *held, bool success, const char *error);
+static void read_error(JqOutcome *outcome);
 static void check_positive(int64 value, const char *name);
 
 Datum
@@ -124,7 +127,19 @@ resolve(const JqHeld *held, bool success, const char *error)
 		.error = error
 	};
 
+	read_error(&outcome);
 	return jq_resolve(held, &outcome);
+}
+
+/* What the text of a failure tells, for the error rules. */
+static void
+read_error(JqOutcome *outcome)
+{
+	if (outcome->kind != JQ_OUTCOME_FAILED || outcome->is_permanent ||
+		outcome->error == NULL)
+		return;
+	outcome->sqlstate = jq_error_rules_sqlstate(outcome->error);
+	outcome->http_status = jq_error_rules_http_status(outcome->error);
 }
 
 Datum
@@ -191,6 +206,7 @@ read_resolutions(FunctionCallInfo fcinfo, JqHeld **held, JqOutcome **outcomes)
 			JQ_OUTCOME_FAILED;
 		if (errors != NULL && !error_nulls[i])
 			outcome->error = TextDatumGetCString(errors[i]);
+		read_error(outcome);
 	}
 	return count;
 }
@@ -271,6 +287,18 @@ jobqueue_fail_job(PG_FUNCTION_ARGS)
 	}
 	jq_argument_required(fcinfo, 4, "permanent");
 	outcome.is_permanent = PG_GETARG_BOOL(4);
+	read_error(&outcome);
+	PG_RETURN_BOOL(jq_resolve(&held, &outcome));
+}
+
+Datum
+jobqueue_skip_job(PG_FUNCTION_ARGS)
+{
+	JqOutcome	outcome = {.kind = JQ_OUTCOME_SKIPPED};
+	JqHeld		held;
+
+	jq_argument_held(fcinfo, 3, &held);
+	outcome.error = jq_argument_text(fcinfo, 2);
 	PG_RETURN_BOOL(jq_resolve(&held, &outcome));
 }
 

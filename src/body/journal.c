@@ -108,6 +108,16 @@ jq_journal_add(const char *level, const char *message, const char *data)
 	MemoryContextSwitchTo(old);
 }
 
+void
+jq_journal_skip(const char *reason)
+{
+	if (journal == NULL)
+		return;
+	journal->is_skipped = true;
+	journal->skip_reason = reason == NULL ? NULL :
+		MemoryContextStrdup(journal->context, reason);
+}
+
 /* The log hook.  Should it run out of memory, it is not called again for that. */
 static void
 keep_message(ErrorData *edata)

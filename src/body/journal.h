@@ -30,6 +30,8 @@ typedef struct JqJournal
 	int			nlines;
 	int			max_lines;		/* room */
 	int64		dropped;		/* lines over the cap */
+	bool		is_skipped;		/* the job asked to be called skipped */
+	char	   *skip_reason;	/* or NULL */
 } JqJournal;
 
 /* The name of a level as it is stored; NULL when there is no such level. */
@@ -38,6 +40,9 @@ extern const char *jq_journal_level(const char *name);
 /* Adds a line to the journal of the running body, if one runs. */
 extern void jq_journal_add(const char *level, const char *message,
 						   const char *data);
+
+/* The running body calls its job skipped, which counts if it succeeds. */
+extern void jq_journal_skip(const char *reason);
 
 /*
  * Between these two, messages of NOTICE, INFO and WARNING become lines of a

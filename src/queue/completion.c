@@ -63,11 +63,12 @@ bool
 jq_completion_complete(JqCompletion *completion, const JqHeld *held,
 					   const JqOutcome *outcome)
 {
-	JqRun		run = {.status = "completed",.charged = true};
+	JqRun		run = {.charged = true};
 	JqJob		job;
 
 	if (!delete_held(completion, held, &job))
 		return false;
+	run.status = outcome->kind == JQ_OUTCOME_SKIPPED ? "skipped" : "completed";
 	run.finished_at = GetCurrentTimestamp();
 	run.error = outcome->error ? jq_job_clip_error(outcome->error) : NULL;
 	run.has_result = outcome->has_result;

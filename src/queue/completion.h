@@ -37,7 +37,7 @@ extern void jq_completion_end(JqCompletion *completion);
 
 /*
  * Completes a job that this worker holds, with its row in the done leaf, if
- * such are kept, and in job_runs.  False, and nothing has changed: he does not
+ * such are kept, and in job_runs; also one that it skipped.  False, and nothing has changed: he does not
  * hold it, as far as committed versions tell.
  */
 extern bool jq_completion_complete(JqCompletion *completion,

@@ -25,7 +25,9 @@
 #include "base/scope.h"
 #include "base/wake.h"
 #include "queue/backoff.h"
+#include "queue/backoff_function.h"
 #include "queue/endpoints.h"
+#include "queue/error_rules.h"
 #include "queue/job_types.h"
 #include "queue/validate.h"
 
@@ -39,6 +41,10 @@ static void check_runner(TriggerData *trigger, const char *name);
 static void check_endpoint(TriggerData *trigger, const char *name);
 static void check_sends_as(TriggerData *trigger, HeapTuple row);
 static void check_runs_as(TriggerData *trigger, HeapTuple row);
+static void check_backoff(TriggerData *trigger, HeapTuple row);
+static void check_backoff_function(TriggerData *trigger, HeapTuple row,
+								   const JqBackoff *backoff);
+static bool is_restored(TriggerData *trigger, HeapTuple row);
 static void check_limits(TriggerData *trigger);
 static void check_retention(TriggerData *trigger);
 static bool check_count(TriggerData *trigger, const char *name);
@@ -70,6 +76,7 @@ jobqueue_guard_job_type(PG_FUNCTION_ARGS)
 		check_endpoint(trigger, TextDatumGetCString(name));
 		check_runs_as(trigger, result);
 		check_sends_as(trigger, result);
+		check_backoff(trigger, result);
 		check_limits(trigger);
 		result = settle_pause(trigger, result);
 	}
@@ -191,13 +198,66 @@ check_runs_as(TriggerData *trigger, HeapTuple row)
 	(void) jq_row_value(row, desc, "command", &isnull);
 	if (isnull)
 		return;
-	value = jq_row_value(row, desc, "updated_at", &isnull);
-	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event) && !isnull &&
-		jq_ownership_is_restore(jq_scope_caller(), DatumGetTimestampTz(value)))
+	if (is_restored(trigger, row))
 		return;
 	value = jq_row_value(row, desc, "owner", &isnull);
 	if (!isnull)
 		jq_ownership_check_superuser(DatumGetObjectId(value));
+}
+
+static bool
+is_restored(TriggerData *trigger, HeapTuple row)
+{
+	bool		isnull;
+	Datum		value = jq_row_value(row, RelationGetDescr(trigger->tg_relation),
+									 "updated_at", &isnull);
+
+	return TRIGGER_FIRED_BY_INSERT(trigger->tg_event) && !isnull &&
+		jq_ownership_is_restore(jq_scope_caller(), DatumGetTimestampTz(value));
+}
+
+static void
+check_backoff(TriggerData *trigger, HeapTuple row)
+{
+	bool		isnull;
+	Datum		value = jq_row_new_value(trigger, "backoff", &isnull);
+	JqBackoff	backoff;
+
+	if (isnull)
+		return;
+	jq_backoff_parse(DatumGetJsonbP(value), "backoff", &backoff);
+	if (backoff.strategy == JQ_BACKOFF_FUNCTION)
+		check_backoff_function(trigger, row, &backoff);
+}
+
+/*
+ * It runs as the owner of the job type: so whoever names it must be allowed
+ * to act as the owner, as with a command.  The dispatchers, which are
+ * everybody's, run no code.
+ */
+static void
+check_backoff_function(TriggerData *trigger, HeapTuple row,
+					   const JqBackoff *backoff)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	bool		is_update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
+	bool		isnull;
+	Datum		value = jq_row_value(row, desc, "runner", &isnull);
+	Oid			owner;
+
+	if (!isnull && strcmp(TextDatumGetCString(value), "http") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a backoff function is not for runner \"http\""),
+				 errhint("Use another strategy, or error_rules; a server can ask for a delay with Retry-After.")));
+	value = jq_row_value(row, desc, "owner", &isnull);
+	owner = isnull ? InvalidOid : DatumGetObjectId(value);
+	if (!OidIsValid(owner) || is_restored(trigger, row) ||
+		(is_update && !jq_row_changes(trigger, "owner") &&
+		 !jq_row_changes(trigger, "backoff")))
+		return;
+	jq_ownership_check(jq_scope_caller(), owner, "job_types");
+	jq_backoff_function_check(backoff, owner);
 }
 
 static void
@@ -205,11 +265,10 @@ check_limits(TriggerData *trigger)
 {
 	bool		isnull;
 	Datum		value;
-	JqBackoff	backoff;
 
-	value = jq_row_new_value(trigger, "backoff", &isnull);
+	value = jq_row_new_value(trigger, "error_rules", &isnull);
 	if (!isnull)
-		jq_backoff_parse(DatumGetJsonbP(value), "backoff", &backoff);
+		(void) jq_error_rules_parse(DatumGetJsonbP(value));
 	value = jq_row_new_value(trigger, "max_attempts", &isnull);
 	if (!isnull)
 		jq_range_check(DatumGetInt16(value), "max_attempts", 1, 1000);

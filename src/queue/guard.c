@@ -444,9 +444,15 @@ validate_values(const JqJobRow *row)
 	if (!jq_job_row_is_null(row, JQ_JOB_TIMEOUT))
 		jq_interval_us(DatumGetIntervalP(jq_job_row_value(row, JQ_JOB_TIMEOUT)),
 					   "timeout", 1, MAX_TIMEOUT_US);
-	if (!jq_job_row_is_null(row, JQ_JOB_BACKOFF))
-		jq_backoff_parse(DatumGetJsonbP(jq_job_row_value(row, JQ_JOB_BACKOFF)),
-						 "backoff", &backoff);
+	if (jq_job_row_is_null(row, JQ_JOB_BACKOFF))
+		return;
+	jq_backoff_parse(DatumGetJsonbP(jq_job_row_value(row, JQ_JOB_BACKOFF)),
+					 "backoff", &backoff);
+	if (backoff.strategy == JQ_BACKOFF_FUNCTION)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("backoff of a job cannot have a function"),
+				 errhint("Set it for the job type, as whose owner it runs.")));
 }
 
 /* The payload of the built-in type says what to send, and where. */

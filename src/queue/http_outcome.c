@@ -159,6 +159,7 @@ judge_status(int status, JqOutcome *outcome)
 		return;
 	}
 	outcome->kind = JQ_OUTCOME_FAILED;
+	outcome->http_status = status;
 	outcome->is_permanent = !is_passing(status);
 	outcome->error = psprintf("HTTP status %d%s", status,
 							  status >= 300 && status <= 399 ?

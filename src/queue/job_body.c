@@ -134,6 +134,21 @@ least_timeout_ms(TupleTableSlot *slot, int64 type_timeout_us)
 	return (int) Min(least_ms, INT_MAX);
 }
 
+void
+jq_job_body_outcome(const JqBodyEnd *end, JqOutcome *outcome)
+{
+	outcome->command_tag = end->command_tag;
+	if (end->journal.is_skipped)
+	{
+		outcome->kind = JQ_OUTCOME_SKIPPED;
+		outcome->error = end->journal.skip_reason;
+		return;
+	}
+	outcome->kind = JQ_OUTCOME_COMPLETED;
+	outcome->has_result = end->has_result;
+	outcome->result = end->result;
+}
+
 char *
 jq_job_error_text(const ErrorData *error)
 {

@@ -22,6 +22,9 @@ extern void jq_job_body_read(TupleTableSlot *slot, const pg_uuid_t *worker,
 							 Oid role, MemoryContext context, JqHeld *held,
 							 JqBody *body);
 
+/* What became of a job whose body has succeeded: completed or skipped. */
+extern void jq_job_body_outcome(const JqBodyEnd *end, JqOutcome *outcome);
+
 /* What is kept of an error: message, SQLSTATE, detail and hint; clipped. */
 extern char *jq_job_error_text(const ErrorData *error);
 

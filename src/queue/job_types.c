@@ -64,7 +64,7 @@ static JqStatement select_job_type = {
 	" max_concurrency, rate_max, rate_window, rate_burst,"
 	" throttled_until, group_concurrency, group_rate_max, group_rate_window,"
 	" group_strict, fair_groups, breaker_threshold, breaker_cooldown,"
-	" breaker_distinct_jobs"
+	" breaker_distinct_jobs, error_rules"
 	" FROM @.job_types WHERE job_type = $1",
 	.nargs = 1,
 	.argtypes = {TEXTOID}
@@ -86,6 +86,8 @@ static JqStatement select_names = {
 static void prepare_cache(void);
 static void load_row(CachedJobType *entry);
 static void read_row(CachedJobType *entry);
+static void read_backoff(Jsonb *json, JqJobType *settings);
+static void read_error_rules(Jsonb *json, JqJobType *settings);
 static void read_limits(CachedJobType *entry);
 static int	read_count(int column);
 static void read_rate(int column, JqRate *rate);
@@ -194,7 +196,7 @@ read_row(CachedJobType *entry)
 		settings->max_attempts = DatumGetInt32(value);
 	entry->has_backoff = read_column(6, &value);
 	if (entry->has_backoff)
-		jq_backoff_parse(DatumGetJsonbP(value), "backoff", &settings->backoff);
+		read_backoff(DatumGetJsonbP(value), settings);
 	entry->has_lease = read_column(7, &value);
 	if (entry->has_lease)
 		settings->lease_us = jq_interval_us(DatumGetIntervalP(value), "lease",
@@ -222,6 +224,28 @@ read_row(CachedJobType *entry)
 		settings->max_linger_us =
 			jq_interval_clamped_us(DatumGetIntervalP(value), USECS_PER_HOUR);
 	read_limits(entry);
+	if (read_column(29, &value))
+		read_error_rules(DatumGetJsonbP(value), settings);
+}
+
+/* What it points to lives as long as the cache. */
+static void
+read_backoff(Jsonb *json, JqJobType *settings)
+{
+	MemoryContext old = MemoryContextSwitchTo(cache_context);
+
+	jq_backoff_parse(json, "backoff", &settings->backoff);
+	MemoryContextSwitchTo(old);
+}
+
+/* So do they. */
+static void
+read_error_rules(Jsonb *json, JqJobType *settings)
+{
+	MemoryContext old = MemoryContextSwitchTo(cache_context);
+
+	settings->error_rules = jq_error_rules_parse(json);
+	MemoryContextSwitchTo(old);
 }
 
 static void

@@ -13,6 +13,7 @@
 #include "body/command.h"
 #include "datatype/timestamp.h"
 #include "queue/backoff.h"
+#include "queue/error_rules.h"
 #include "queue/rate.h"
 
 /* The built-in job type whose command is in the payload; see enqueue_sql. */
@@ -54,6 +55,7 @@ typedef struct JqJobType
 	bool		is_enabled;
 	int			max_attempts;
 	JqBackoff	backoff;
+	const JqErrorRules *error_rules;	/* NULL: none */
 	int64		lease_us;
 	int64		timeout_us;		/* 0: none */
 	int			batch_size;

@@ -28,11 +28,13 @@
 #include "base/shared_state.h"
 #include "base/statement.h"
 #include "base/table.h"
+#include "queue/backoff_function.h"
 #include "queue/cancellation.h"
 #include "queue/change.h"
 #include "queue/circuits.h"
 #include "queue/completion.h"
 #include "queue/dependencies.h"
+#include "queue/error_rules.h"
 #include "queue/job.h"
 #include "queue/job_log.h"
 #include "queue/job_types.h"
@@ -48,16 +50,31 @@ typedef struct LostJob
 	bool		is_reclaimed;
 } LostJob;
 
-static bool end_held(const JqHeld *held, const JqOutcome *outcome);
+/* What became of a job whose claim was to be ended. */
+typedef enum ClaimEnd
+{
+	CLAIM_NOT_HELD,
+	CLAIM_ENDED,
+	CLAIM_COMPLETED				/* and its dependents are to be released */
+} ClaimEnd;
+
+static bool is_success(const JqOutcome *outcome);
+static ClaimEnd end_held(const JqHeld *held, const JqOutcome *outcome);
 static bool begin_held_change(JqChange *change, const JqHeld *held);
-static void finish_claim(JqChange *change, const JqOutcome *outcome);
+static ClaimEnd finish_claim(JqChange *change, const JqOutcome *outcome);
 static void complete(JqChange *change, const JqRun *run);
-static void fail(JqChange *change, const JqOutcome *outcome, JqRun *run);
+static ClaimEnd fail(JqChange *change, const JqOutcome *outcome, JqRun *run);
+static JqErrorVerdict judge(const JqChange *change, const JqOutcome *outcome,
+							const JqRun *run);
 static void give_attempt_back(JqChange *change);
 static void requeue_later(JqChange *change, TimestampTz at);
 static void end_without_success(JqChange *change, JqStatus status);
 static TimestampTz retry_instant(const JqChange *change,
-								 const JqOutcome *outcome);
+								 const JqOutcome *outcome,
+								 const JqErrorVerdict *verdict,
+								 const JqRun *run);
+static int64 backoff_delay(const JqChange *change, const JqOutcome *outcome,
+						   const JqRun *run);
 static void begin_fresh_start(JqChange *change);
 pg_noreturn static void report_unknown_job(int64 job_id);
 static void blame_process_end(const JqJob *job, JqOutcome *outcome);
@@ -105,9 +122,10 @@ jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
 	for (int i = 0; i < count; i++)
 	{
 		int			n = order[i];
+		ClaimEnd	end = CLAIM_COMPLETED;
 
 		CHECK_FOR_INTERRUPTS();
-		if (outcomes[n].kind == JQ_OUTCOME_COMPLETED)
+		if (is_success(&outcomes[n]))
 			jq_completion_begin(&completion);
 		else
 			jq_completion_end(&completion);
@@ -116,11 +134,11 @@ jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
 			jq_scope_refresh(); /* the same job may come twice */
 
 		/* Somebody may be making this worker the holder: a lock waits. */
-		results[n] = (completion.is_open &&
-					  jq_completion_complete(&completion, &held[n],
-											 &outcomes[n])) ||
-			end_held(&held[n], &outcomes[n]);
-		if (results[n] && outcomes[n].kind == JQ_OUTCOME_COMPLETED)
+		if (!completion.is_open ||
+			!jq_completion_complete(&completion, &held[n], &outcomes[n]))
+			end = end_held(&held[n], &outcomes[n]);
+		results[n] = end != CLAIM_NOT_HELD;
+		if (end == CLAIM_COMPLETED)
 			completed[ncompleted++] = held[n].job_id;
 	}
 	JQ_FAULT("in_resolve");
@@ -129,17 +147,25 @@ jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
 	jq_scope_leave();
 }
 
-/* Ends one claim with a lock on its job. */
 static bool
+is_success(const JqOutcome *outcome)
+{
+	return outcome->kind == JQ_OUTCOME_COMPLETED ||
+		outcome->kind == JQ_OUTCOME_SKIPPED;
+}
+
+/* Ends one claim with a lock on its job. */
+static ClaimEnd
 end_held(const JqHeld *held, const JqOutcome *outcome)
 {
 	JqChange	change;
+	ClaimEnd	end;
 
 	if (!begin_held_change(&change, held))
-		return false;
-	finish_claim(&change, outcome);
+		return CLAIM_NOT_HELD;
+	end = finish_claim(&change, outcome);
 	jq_change_end(&change);
-	return true;
+	return end;
 }
 
 /* By job id; the same id in the order that it was given in. */
@@ -156,10 +182,11 @@ compare_held(const void *a, const void *b, void *arg)
 }
 
 /* Writes the next version of a running job, and the run. */
-static void
+static ClaimEnd
 finish_claim(JqChange *change, const JqOutcome *outcome)
 {
 	JqRun		run = {0};
+	ClaimEnd	end = CLAIM_ENDED;
 
 	jq_change_next(change);
 	run.finished_at = change->now;
@@ -175,15 +202,21 @@ finish_claim(JqChange *change, const JqOutcome *outcome)
 		case JQ_OUTCOME_COMPLETED:
 			run.status = "completed";
 			complete(change, &run);
+			end = CLAIM_COMPLETED;
+			break;
+		case JQ_OUTCOME_SKIPPED:
+			run.status = "skipped";
+			complete(change, &run);
+			end = CLAIM_COMPLETED;
 			break;
 		case JQ_OUTCOME_FAILED:
 			run.status = "failed";
-			fail(change, outcome, &run);
+			end = fail(change, outcome, &run);
 			break;
 		case JQ_OUTCOME_EXPIRED:
 			run.status = "expired";
 			run.error = "lease expired";
-			fail(change, outcome, &run);
+			end = fail(change, outcome, &run);
 			break;
 		case JQ_OUTCOME_RELEASED:
 			run.status = "released";
@@ -217,6 +250,7 @@ finish_claim(JqChange *change, const JqOutcome *outcome)
 	}
 	jq_job_record_run(&change->job, &run);
 	jq_job_log_write(change->job.id, change->job.claim_no, outcome->journal);
+	return end;
 }
 
 /* To the done leaf, or away where completed jobs are not kept. */
@@ -233,49 +267,108 @@ complete(JqChange *change, const JqRun *run)
 	jq_change_move(change, jq_catalog()->jobs_queue_done);
 }
 
-/* A charged end without success: another attempt, or the end of the job. */
-static void
+/*
+ * An end without success: another attempt, or the end of the job.  Charged,
+ * and no completion, unless an error rule says so.
+ */
+static ClaimEnd
 fail(JqChange *change, const JqOutcome *outcome, JqRun *run)
 {
 	JqJob	   *job = &change->job;
+	JqErrorVerdict verdict;
 
 	if (run->error == NULL)
 		run->error = "unknown error";
 	jq_job_set(change->next, JQ_JOB_LAST_ERROR,
 			   CStringGetTextDatum(run->error));
+	verdict = judge(change, outcome, run);
 	if (job->cancel_requested)
 	{
 		run->status = "cancelled";
 		end_without_success(change, JQ_STATUS_CANCELLED);
 	}
-	else if (outcome->is_permanent || job->attempts >= job->max_attempts)
+	else if (verdict.action == JQ_ERROR_SKIP)
+	{
+		run->status = "skipped";
+		complete(change, run);
+		return CLAIM_COMPLETED;
+	}
+	else if (verdict.action == JQ_ERROR_RELEASE)
+	{
+		run->status = "released";
+		run->charged = false;
+		give_attempt_back(change);
+		requeue_later(change, retry_instant(change, outcome, &verdict, run));
+	}
+	else if (verdict.action == JQ_ERROR_FAIL ||
+			 (outcome->is_permanent && verdict.action != JQ_ERROR_RETRY) ||
+			 job->attempts >= job->max_attempts)
 		end_without_success(change, jq_job_type(job->job_type)->dead_letter ?
 							JQ_STATUS_ERROR : JQ_STATUS_FAILED);
 	else
 	{
 		run->will_retry = true;
-		requeue_later(change, retry_instant(change, outcome));
+		requeue_later(change, retry_instant(change, outcome, &verdict, run));
 	}
+	return CLAIM_ENDED;
+}
+
+/* What somebody called permanent is so; of an HTTP status it is a default. */
+static JqErrorVerdict
+judge(const JqChange *change, const JqOutcome *outcome, const JqRun *run)
+{
+	JqErrorVerdict unruled = {JQ_ERROR_UNRULED};
+	JqFailure	failure = {outcome->sqlstate, outcome->http_status, run->error};
+
+	if (outcome->kind != JQ_OUTCOME_FAILED ||
+		(outcome->is_permanent && outcome->http_status == 0))
+		return unruled;
+	return jq_error_rules_judge(jq_job_type(change->job.job_type)->error_rules,
+								&failure);
 }
 
 static TimestampTz
-retry_instant(const JqChange *change, const JqOutcome *outcome)
+retry_instant(const JqChange *change, const JqOutcome *outcome,
+			  const JqErrorVerdict *verdict, const JqRun *run)
 {
-	const JqJob *job = &change->job;
-	JqBackoff	backoff;
+	TimestampTz at;
 
 	if (outcome->kind == JQ_OUTCOME_EXPIRED)
-		return job->scheduled_at;
+		return change->job.scheduled_at;
 	if (outcome->has_retry_at)
-		return outcome->retry_at;
+		at = outcome->retry_at;
+	else
+	{
+		at = change->now + (verdict->has_delay ? verdict->delay_us :
+							backoff_delay(change, outcome, run));
+		at = Max(at, outcome->not_before);
+	}
+	if (verdict->action == JQ_ERROR_RELEASE)
+		at = Max(at, change->now + JQ_MIN_RELEASE_US);
+	return at;
+}
+
+/* Nobody's code runs for a worker that is gone. */
+static int64
+backoff_delay(const JqChange *change, const JqOutcome *outcome,
+			  const JqRun *run)
+{
+	const JqJob *job = &change->job;
+	const JqJobType *type = jq_job_type(job->job_type);
+	double		random = pg_prng_double(&pg_global_prng_state);
+	JqBackoff	backoff = type->backoff;
+	double		delay_us;
+
 	if (job->has_backoff)
 		jq_backoff_parse(DatumGetJsonbP(job->backoff), "backoff", &backoff);
-	else
-		backoff = jq_job_type(job->job_type)->backoff;
-	return Max(outcome->not_before,
-			   change->now +
-			   jq_backoff_delay(&backoff, job->attempts,
-								pg_prng_double(&pg_global_prng_state)));
+	else if (backoff.strategy == JQ_BACKOFF_FUNCTION &&
+			 !outcome->is_reclaimed &&
+			 jq_backoff_function_ask(&backoff, type->owner, job->job_type,
+									 job->attempts, run->error, &delay_us))
+		return jq_backoff_spread(&backoff, delay_us, random);
+	if (backoff.strategy == JQ_BACKOFF_FUNCTION)
+		jq_backoff_default(&backoff);
+	return jq_backoff_delay(&backoff, job->attempts, random);
 }
 
 /* The end of a claim that is not charged. */
@@ -649,6 +742,7 @@ blame_process_end(const JqJob *job, JqOutcome *outcome)
 	}
 	outcome->kind = JQ_OUTCOME_FAILED;
 	outcome->error = "the process that ran this job was terminated (57P01)";
+	outcome->sqlstate = ERRCODE_ADMIN_SHUTDOWN;
 }
 
 /* Ends one lost claim, unless somebody has the job locked or changed it. */
@@ -656,7 +750,8 @@ static void
 reclaim_one(void *arg)
 {
 	LostJob    *lost = (LostJob *) arg;
-	JqOutcome	outcome = {.kind = JQ_OUTCOME_EXPIRED};
+	JqOutcome	outcome = {.kind = JQ_OUTCOME_EXPIRED,.is_reclaimed = true};
+	ClaimEnd	end = CLAIM_NOT_HELD;
 	JqChange	change;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
@@ -675,11 +770,13 @@ reclaim_one(void *arg)
 				if (change.job.holder == lost->incarnation)
 					blame_process_end(&change.job, &outcome);
 			}
-			finish_claim(&change, &outcome);
+			end = finish_claim(&change, &outcome);
 			JQ_FAULT("in_watchdog");
 			lost->is_reclaimed = true;
 		}
 	}
 	jq_table_close(&change.table);
+	if (end == CLAIM_COMPLETED)
+		jq_dependencies_release(&lost->job_id, 1);
 	jq_scope_leave();
 }

@@ -25,6 +25,7 @@ typedef struct JqHeld
 typedef enum JqOutcomeKind
 {
 	JQ_OUTCOME_COMPLETED,
+	JQ_OUTCOME_SKIPPED,			/* charged; the job completes, without success */
 	JQ_OUTCOME_FAILED,			/* charged; retried while attempts are left */
 	JQ_OUTCOME_RELEASED,		/* uncharged; queued again at retry_at */
 	JQ_OUTCOME_EXPIRED,			/* charged; queued again at once */
@@ -42,6 +43,9 @@ typedef struct JqOutcome
 	bool		has_retry_at;
 	TimestampTz retry_at;		/* FAILED, RELEASED: instead of the backoff */
 	TimestampTz not_before;		/* FAILED: the backoff lasts so long at least */
+	int			sqlstate;		/* FAILED: for the error rules; 0: none */
+	int			http_status;	/* the same; it decided about is_permanent */
+	bool		is_reclaimed;	/* by somebody else than its worker */
 	const char *command_tag;	/* of an SQL job, or NULL */
 	Datum		response;		/* jsonb, of an HTTP job; 0: none */
 	const JqJournal *journal;	/* lines to be kept with the run, or NULL */
@@ -51,7 +55,9 @@ typedef struct JqOutcome
  * Ends a claim.  False when the worker does not hold the job (any more), and
  * then nothing changed.  A failure with attempts left queues the job again
  * after its backoff; otherwise it ends as failed, or error where the job type
- * has dead letters; after a cancellation request it ends as cancelled.
+ * has dead letters; after a cancellation request it ends as cancelled.  The
+ * error rules of the job type may decide otherwise about a failure, unless it
+ * is permanent without an HTTP status.
  * Enters a scope of its own.
  */
 extern bool jq_resolve(const JqHeld *held, const JqOutcome *outcome);

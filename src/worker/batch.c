@@ -362,7 +362,8 @@ settle(Company *company)
 	jq_db_pin_rest();
 	jq_resolve_many(held, outcomes, count, results);
 	for (int i = 0; i < count; i++)
-		if (!results[i] && outcomes[i].kind == JQ_OUTCOME_COMPLETED)
+		if (!results[i] && (outcomes[i].kind == JQ_OUTCOME_COMPLETED ||
+							outcomes[i].kind == JQ_OUTCOME_SKIPPED))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("job %lld is not held any more",

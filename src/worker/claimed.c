@@ -64,13 +64,12 @@ jq_claimed_outcome(const JqClaimedJob *job, JqOutcome *outcome)
 	switch (job->fate)
 	{
 		case JQ_FATE_COMPLETED:
-			outcome->kind = JQ_OUTCOME_COMPLETED;
-			outcome->has_result = job->end.has_result;
-			outcome->result = job->end.result;
+			jq_job_body_outcome(&job->end, outcome);
 			break;
 		case JQ_FATE_FAILED:
 			outcome->kind = JQ_OUTCOME_FAILED;
 			outcome->error = jq_job_error_text(job->fault);
+			outcome->sqlstate = job->fault->sqlerrcode;
 			outcome->command_tag = NULL;
 			break;
 		case JQ_FATE_WAITING:

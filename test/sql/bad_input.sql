@@ -68,7 +68,7 @@ TRUNCATE regress_jobqueue.statements;
 -- resolve and its kin
 INSERT INTO regress_jobqueue.statements (statement)
 SELECT 'SELECT ' || replace(f, '$job', job) FROM unnest('{
-"resolve_job($job, $w, true)","complete_job($job, $w)","fail_job($job, $w)","release_job($job, $w)",
+"resolve_job($job, $w, true)","complete_job($job, $w)","fail_job($job, $w)","skip_job($job, $w)","release_job($job, $w)",
 "snooze_job($job, $w, ''1 s'')","heartbeat_job($job, $w)","set_job_stage($job, $w, ''s'')",
 "resolve_and_claim($job, $w, true)"}'::text[]) WITH ORDINALITY AS f(f, i),
 	unnest('{null::bigint,0,-1,42}'::text[]) WITH ORDINALITY AS j(job, k) ORDER BY i, k;
@@ -258,7 +258,7 @@ INSERT INTO regress_jobqueue.statements (statement) VALUES
 ('INSERT INTO jobs_queue (job_type, backoff) VALUES (''x'', ''{"delay": "1 month"}'')'),
 ('INSERT INTO jobs_queue (job_type, backoff) VALUES (''x'', ''{"delay": "a while"}'')'),
 ('INSERT INTO jobs_queue (job_type, backoff) VALUES (''x'', ''{"delay": 1e300}'')'),
-('INSERT INTO jobs_queue (job_type, backoff) VALUES (''x'', ''{"strategy": "linear"}'')'),
+('INSERT INTO jobs_queue (job_type, backoff) VALUES (''x'', ''{"strategy": "quadratic"}'')'),
 ('INSERT INTO jobs_queue (job_type, backoff) VALUES (''x'', ''{"multiplier": 0}'')'),
 ('INSERT INTO jobs_queue (job_type, backoff) VALUES (''x'', ''{"multiplier": 1e999}'')'),
 ('INSERT INTO jobs_queue (job_type, backoff) VALUES (''x'', ''{"jitter": 2}'')'),
@@ -376,7 +376,7 @@ INSERT INTO regress_jobqueue.statements (statement) VALUES
 ('INSERT INTO job_types (job_type, lease) VALUES (''t'', ''1 month'')'),
 ('INSERT INTO job_types (job_type, timeout) VALUES (''t'', ''25 hours'')'),
 ('INSERT INTO job_types (job_type, keep_completed) VALUES (''t'', ''-1 day'')'),
-('INSERT INTO job_types (job_type, backoff) VALUES (''t'', ''"5 minutes"'')'),
+('INSERT INTO job_types (job_type, backoff) VALUES (''t'', ''5'')'),
 ('INSERT INTO job_types (job_type, endpoint) VALUES (''t'', ''nowhere'')'),
 ('INSERT INTO http_endpoints (name, url, method) VALUES (''e'', ''https://x'', ''BREW'')'),
 ('INSERT INTO http_endpoints (name, url, max_concurrency) VALUES (''e'', ''https://x'', 0)');

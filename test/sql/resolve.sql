@@ -152,7 +152,7 @@ ALTER SEQUENCE jobs_queue_id_seq RESTART;
 RESET intervalstyle;
 -- what is no backoff is refused
 INSERT INTO job_types (job_type, backoff) VALUES ('ocr', '[]');
-INSERT INTO job_types (job_type, backoff) VALUES ('ocr', '{"strategy": "linear"}');
+INSERT INTO job_types (job_type, backoff) VALUES ('ocr', '{"strategy": "quadratic"}');
 INSERT INTO job_types (job_type, backoff) VALUES ('ocr', '{"multiplier": 0.5}');
 INSERT INTO job_types (job_type, backoff) VALUES ('ocr', '{"jitter": 2}');
 INSERT INTO job_types (job_type, backoff) VALUES ('ocr', '{"delay": -1}');

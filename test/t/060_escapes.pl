@@ -504,7 +504,7 @@ is(as('ops', q{SELECT count(*) FROM jobs_queue WHERE payload::text LIKE '%canary
 # ---- without rights ----
 
 my @work = ("claim_next_job('$worker')", "claim_jobs('$worker')", "resolve_job(1, '$worker', true)", "resolve_jobs('$worker', '{1}', '{true}')", "resolve_and_claim(1, '$worker', true)", "complete_job(1)",
-	"fail_job(1, '$worker')", "release_job(1, '$worker')", "snooze_job(1, '$worker', '1 s')", "heartbeat_job(1, '$worker')", "set_job_stage(1, '$worker', 'x')", "register_worker('$worker')",
+	"fail_job(1, '$worker')", "skip_job(1, '$worker')", "release_job(1, '$worker')", "snooze_job(1, '$worker', '1 s')", "heartbeat_job(1, '$worker')", "set_job_stage(1, '$worker', 'x')", "register_worker('$worker')",
 	'requeue_job(1)', 'requeue_jobs()', 'cancel_job(1)', q{schedule_sql('x', '@hourly', 'SELECT 1')}, 'enqueue_cron_tasks()', q{grant_job_role('alice', 'worker')}, '_lanes()', '_claim_counts()');
 my %answers = map { as('alice', "SELECT $_") => $_ } @work;
 is(join(' ', sort keys %answers), '42501', 'a producer can neither work nor operate') or diag(explain(\%answers));
@@ -516,7 +516,7 @@ $node->safe_psql('postgres', q{REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM
 my $held = $node->safe_psql('postgres', q{SELECT enqueue_job('guess')});
 $node->safe_psql('postgres', "SELECT FROM claim_next_job('$worker', 'guess')");
 my $other = '22222222-0000-4000-8000-000000000002';
-for my $call ("resolve_job(%s, %s, true)", "complete_job(%s, %s)", "fail_job(%s, %s)", "release_job(%s, %s)", "snooze_job(%s, %s, '1 s')", "heartbeat_job(%s, %s)", "set_job_stage(%s, %s, 'x')",
+for my $call ("resolve_job(%s, %s, true)", "complete_job(%s, %s)", "fail_job(%s, %s)", "skip_job(%s, %s)", "release_job(%s, %s)", "snooze_job(%s, %s, '1 s')", "heartbeat_job(%s, %s)", "set_job_stage(%s, %s, 'x')",
 	"(resolve_jobs(%2\$s, ARRAY[%1\$s], '{true}'))[1]")
 {
 	my @got = map { as('nobody', 'SELECT ' . sprintf($call, @$_)) } [ $held, "'$other'" ], [ $held, 'gen_random_uuid()' ], [ $held, "'" . ('f' x 8) . "-0000-4000-8000-000000000001'" ],
