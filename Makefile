@@ -26,7 +26,7 @@ OBJS = src/jobqueue.o \
        src/queue/hints.o src/queue/waiters.o src/queue/resolve.o \
        src/queue/cancellation.o src/queue/change.o \
        src/queue/completion.o src/queue/removal.o src/queue/running.o \
-       src/queue/dependencies.o src/queue/job_row.o \
+       src/queue/dependencies.o src/queue/job_row.o src/queue/dependents.o \
        src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o src/queue/activity.o \
        src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o \

@@ -418,11 +418,22 @@ COMMENT ON COLUMN event_subscriptions.owner IS 'Whose jobs they will be; NULL: t
 CREATE TABLE job_dependencies (
 	job_id bigint NOT NULL,
 	depends_on bigint NOT NULL,
+	on_failure text COLLATE "C" NOT NULL DEFAULT 'block',
+	status text COLLATE "C",
+	ended_at timestamptz,
+	job_type text COLLATE "C",
+	result jsonb,
 	CONSTRAINT job_dependencies_pkey PRIMARY KEY (job_id, depends_on),
-	CONSTRAINT job_dependencies_other_check CHECK (job_id <> depends_on)
-);
+	CONSTRAINT job_dependencies_other_check CHECK (job_id <> depends_on),
+	CONSTRAINT job_dependencies_on_failure_check CHECK (on_failure IN ('block', 'cancel', 'run')),
+	CONSTRAINT job_dependencies_status_check CHECK (status IN ('completed', 'failed', 'error', 'cancelled'))
+) WITH (fillfactor = 60);
 CREATE INDEX job_dependencies_depends_on ON job_dependencies (depends_on);
-COMMENT ON TABLE job_dependencies IS 'Which jobs a blocked job still waits for';
+COMMENT ON TABLE job_dependencies IS 'Which jobs a job waits for, or has waited for, as long as it is there';
+COMMENT ON COLUMN job_dependencies.on_failure IS 'What an end of depends_on without success does to the blocked job: block, cancel or run';
+COMMENT ON COLUMN job_dependencies.status IS 'How depends_on has ended; NULL: it is waited for';
+COMMENT ON COLUMN job_dependencies.job_type IS 'Of depends_on, once it has ended';
+COMMENT ON COLUMN job_dependencies.result IS 'Of depends_on, once it has completed';
 
 CREATE TABLE rate_log (
 	job_type text COLLATE "C" NOT NULL,
@@ -782,10 +793,11 @@ CREATE FUNCTION enqueue_job(
 		depends_on bigint[] DEFAULT NULL,
 		timeout interval DEFAULT NULL,
 		tags text[] DEFAULT NULL,
-		metadata jsonb DEFAULT NULL)
+		metadata jsonb DEFAULT NULL,
+		on_parent_failure text DEFAULT 'block')
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_job';
-COMMENT ON FUNCTION enqueue_job(text, jsonb, timestamptz, integer, integer, text, text, text, text, text, bigint[], interval, text[], jsonb)
+COMMENT ON FUNCTION enqueue_job(text, jsonb, timestamptz, integer, integer, text, text, text, text, text, bigint[], interval, text[], jsonb, text)
 	IS 'Enqueues a job and returns its id; with a unique_key that a live job has, the id of that job';
 
 CREATE FUNCTION enqueue_jobs(
@@ -826,10 +838,11 @@ CREATE FUNCTION enqueue_sql(
 		tags text[] DEFAULT NULL,
 		metadata jsonb DEFAULT NULL,
 		run_as regrole DEFAULT NULL,
-		mode text DEFAULT NULL)
+		mode text DEFAULT NULL,
+		on_parent_failure text DEFAULT 'block')
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_sql';
-COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole, text)
+COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole, text, text)
 	IS 'Enqueues an SQL statement that the server runs as run_as (NULL: the caller); $1 is the payload, $2 the job id';
 
 CREATE FUNCTION enqueue_http(
@@ -848,10 +861,11 @@ CREATE FUNCTION enqueue_http(
 		correlation_id text DEFAULT NULL,
 		depends_on bigint[] DEFAULT NULL,
 		tags text[] DEFAULT NULL,
-		metadata jsonb DEFAULT NULL)
+		metadata jsonb DEFAULT NULL,
+		on_parent_failure text DEFAULT 'block')
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_http';
-COMMENT ON FUNCTION enqueue_http(text, jsonb, text, jsonb, interval, text, timestamptz, integer, integer, text, text, text, text, bigint[], text[], jsonb)
+COMMENT ON FUNCTION enqueue_http(text, jsonb, text, jsonb, interval, text, timestamptz, integer, integer, text, text, text, text, bigint[], text[], jsonb, text)
 	IS 'Enqueues an HTTP request to a URL, or to the endpoint of that name; the server sends it after the transaction has committed, and retries';
 
 -- ---------------------------------------------------------------------------
@@ -1628,12 +1642,18 @@ CREATE TRIGGER hint AFTER INSERT OR UPDATE ON jobs_queue_live
 	FOR EACH ROW WHEN (NEW.status = 'queued') EXECUTE FUNCTION _hint_job();
 ALTER TABLE jobs_queue_live ENABLE ALWAYS TRIGGER hint;
 CREATE TRIGGER release_dependents AFTER INSERT OR UPDATE OF status ON jobs_queue_done
-	FOR EACH ROW WHEN (NEW.status = 'completed') EXECUTE FUNCTION _release_dependents();
-CREATE TRIGGER cancel_dependents AFTER DELETE OR TRUNCATE ON jobs_queue
+	FOR EACH ROW EXECUTE FUNCTION _release_dependents();
+CREATE TRIGGER cancel_dependents AFTER DELETE ON jobs_queue
+	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
+CREATE TRIGGER cancel_all_dependents AFTER TRUNCATE ON jobs_queue
 	FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
-CREATE TRIGGER cancel_dependents AFTER DELETE OR TRUNCATE ON jobs_queue_live
+CREATE TRIGGER cancel_dependents AFTER DELETE ON jobs_queue_live
+	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
+CREATE TRIGGER cancel_all_dependents AFTER TRUNCATE ON jobs_queue_live
 	FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
-CREATE TRIGGER cancel_dependents AFTER DELETE OR TRUNCATE ON jobs_queue_done
+CREATE TRIGGER cancel_dependents AFTER DELETE ON jobs_queue_done
+	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
+CREATE TRIGGER cancel_all_dependents AFTER TRUNCATE ON jobs_queue_done
 	FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
 CREATE TRIGGER truncated AFTER TRUNCATE ON jobs_queue
 	FOR EACH STATEMENT EXECUTE FUNCTION _forget_truncated();

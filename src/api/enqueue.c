@@ -59,6 +59,9 @@ jobqueue_enqueue_job(PG_FUNCTION_ARGS)
 	job.timeout = jq_argument_datum(fcinfo, 11);
 	job.tags = jq_argument_datum(fcinfo, 12);
 	job.metadata = jq_argument_datum(fcinfo, 13);
+	if (!PG_ARGISNULL(14))
+		job.on_parent_failure =
+			jq_dependencies_on_failure(jq_argument_text(fcinfo, 14));
 	PG_RETURN_INT64(jq_enqueue(&job));
 }
 
@@ -97,6 +100,9 @@ jobqueue_enqueue_sql(PG_FUNCTION_ARGS)
 	job.timeout = jq_argument_datum(fcinfo, 9);
 	job.tags = jq_argument_datum(fcinfo, 10);
 	job.metadata = jq_argument_datum(fcinfo, 11);
+	if (!PG_ARGISNULL(14))
+		job.on_parent_failure =
+			jq_dependencies_on_failure(jq_argument_text(fcinfo, 14));
 	PG_RETURN_INT64(jq_enqueue(&job));
 }
 
@@ -295,6 +301,9 @@ set_member(JqNewJob *job, const char *key, JsonbValue *value)
 		job->correlation_id = member_text(key, value);
 	else if (strcmp(key, "depends_on") == 0)
 		job->depends_on = member_array(key, value, INT8OID);
+	else if (strcmp(key, "on_parent_failure") == 0)
+		job->on_parent_failure =
+			jq_dependencies_on_failure(TextDatumGetCString(member_text(key, value)));
 	else if (strcmp(key, "timeout") == 0)
 		job->timeout = DirectFunctionCall3(interval_in,
 										   CStringGetDatum(TextDatumGetCString(member_text(key, value))),

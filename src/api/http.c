@@ -58,6 +58,9 @@ jobqueue_enqueue_http(PG_FUNCTION_ARGS)
 	job.depends_on = jq_argument_datum(fcinfo, 13);
 	job.tags = jq_argument_datum(fcinfo, 14);
 	job.metadata = jq_argument_datum(fcinfo, 15);
+	if (!PG_ARGISNULL(16))
+		job.on_parent_failure =
+			jq_dependencies_on_failure(jq_argument_text(fcinfo, 16));
 	PG_RETURN_INT64(jq_enqueue(&job));
 }
 

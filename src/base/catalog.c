@@ -139,7 +139,9 @@ load_catalog(void)
 	catalog_is_valid = !catalog_was_changed &&
 		OidIsValid(catalog.jobs_queue_live_ready) &&
 		OidIsValid(catalog.jobs_queue_live_owner) &&
-		OidIsValid(catalog.jobs_queue_live_group);
+		OidIsValid(catalog.jobs_queue_live_group) &&
+		OidIsValid(catalog.job_dependencies_pkey) &&
+		OidIsValid(catalog.job_dependencies_depends_on);
 	return true;
 }
 
@@ -195,6 +197,10 @@ find_objects(JqCatalog *found)
 						 &found->jobs_queue_live_owner);
 	(void) find_relation(found, "jobs_queue_live_group",
 						 &found->jobs_queue_live_group);
+	(void) find_relation(found, "job_dependencies_pkey",
+						 &found->job_dependencies_pkey);
+	(void) find_relation(found, "job_dependencies_depends_on",
+						 &found->job_dependencies_depends_on);
 
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(found->jobs_queue_live));
 	if (!HeapTupleIsValid(tuple))
@@ -299,6 +305,8 @@ forget_relation(Datum arg, Oid relid)
 		relid == catalog.cron_tasks ||
 		relid == catalog.http_endpoints ||
 		relid == catalog.job_dependencies ||
+		relid == catalog.job_dependencies_pkey ||
+		relid == catalog.job_dependencies_depends_on ||
 		relid == catalog.database_identity ||
 		relid == catalog.worker_stops || relid == catalog.job_circuits)
 		forget();

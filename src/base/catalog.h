@@ -38,6 +38,8 @@ typedef struct JqCatalog
 	Oid			cron_tasks_pkey;
 	Oid			http_endpoints;
 	Oid			job_dependencies;
+	Oid			job_dependencies_pkey;	/* or InvalidOid, as above */
+	Oid			job_dependencies_depends_on;	/* the same */
 	Oid			database_identity;
 	Oid			worker_stops;
 	Oid			job_circuits;
@@ -105,6 +107,18 @@ enum JqRunColumn
 	JQ_RUN_COMMAND_TAG,
 	JQ_RUN_RESPONSE,
 	JQ_RUN_NCOLUMNS = JQ_RUN_RESPONSE
+};
+
+/* Columns of job_dependencies. */
+enum JqDependencyColumn
+{
+	JQ_DEPENDENCY_JOB_ID = 1,
+	JQ_DEPENDENCY_DEPENDS_ON,
+	JQ_DEPENDENCY_ON_FAILURE,
+	JQ_DEPENDENCY_STATUS,
+	JQ_DEPENDENCY_ENDED_AT,
+	JQ_DEPENDENCY_JOB_TYPE,
+	JQ_DEPENDENCY_RESULT
 };
 
 /* NULL when this database does not have the extension.  In a transaction. */

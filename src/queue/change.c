@@ -30,6 +30,7 @@ jq_change_begin(JqChange *change, Oid leaf, int64 job_id)
 	}
 	jq_job_read(change->row, &change->job);
 	change->next = NULL;
+	change->has_failed = false;
 	change->now = GetCurrentTimestamp();
 	return true;
 }

@@ -20,6 +20,7 @@ typedef struct JqChange
 	TupleTableSlot *next;		/* NULL: not begun */
 	JqJob		job;			/* as "row" has it */
 	TimestampTz now;
+	bool		has_failed;		/* the job has ended without success */
 } JqChange;
 
 /*

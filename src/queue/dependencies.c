@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * dependencies.c
- *	  Jobs that wait for other jobs.
+ *	  What jobs wait for.
  *
  * A parent and its child meet on the parent's row.  Enqueueing the child
  * locks it; completing the parent deletes it, or updates it where it had ended
@@ -14,13 +14,18 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
-#include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "base/catalog.h"
 #include "base/scope.h"
@@ -37,115 +42,155 @@ static JqStatement find_completed_run = {
 	.argtypes = {INT8OID}
 };
 
-static JqStatement add_dependency = {
-	.text = "INSERT INTO @.job_dependencies (job_id, depends_on)"
-	" SELECT $1, unnest($2)",
+static JqStatement add_pending = {
+	.text = "INSERT INTO @.job_dependencies (job_id, depends_on, on_failure)"
+	" SELECT $1, unnest($2), $3",
+	.nargs = 3,
+	.argtypes = {INT8OID, INT8ARRAYOID, TEXTOID}
+};
+
+/* What the parent left is copied: it may be gone before the job runs. */
+static JqStatement add_completed = {
+	.text = "INSERT INTO @.job_dependencies (job_id, depends_on, on_failure,"
+	" status, ended_at, job_type, result)"
+	" SELECT $1, p.id, $3, 'completed', coalesce(x.ended_at, now()),"
+	" x.job_type, x.result FROM unnest($2) AS p (id)"
+	" LEFT JOIN LATERAL (" JQ_LEFT_BY("p.id") ") x ON true",
+	.nargs = 3,
+	.argtypes = {INT8OID, INT8ARRAYOID, TEXTOID}
+};
+
+/* Who waits for the job, of its parents and theirs. */
+static JqStatement find_cycle = {
+	.text = "WITH RECURSIVE up (id) AS (SELECT unnest($2) UNION"
+	" SELECT d.depends_on FROM up u CROSS JOIN LATERAL (SELECT d.depends_on"
+	" FROM @.job_dependencies d WHERE d.job_id = u.id AND d.status IS NULL"
+	" AND EXISTS (SELECT FROM @.jobs_queue_live q WHERE q.id = u.id"
+	" AND q.status = 'blocked') OFFSET 0) d)"
+	" SELECT d.job_id FROM up u CROSS JOIN LATERAL (SELECT d.job_id"
+	" FROM @.job_dependencies d WHERE d.job_id = u.id AND d.depends_on = $1"
+	" AND d.status IS NULL AND EXISTS (SELECT FROM @.jobs_queue_live q"
+	" WHERE q.id = u.id AND q.status = 'blocked') OFFSET 0) d LIMIT 1",
 	.nargs = 2,
 	.argtypes = {INT8OID, INT8ARRAYOID}
 };
 
-static JqStatement forget_dependencies = {
+static JqStatement forget_pending = {
+	.text = "DELETE FROM @.job_dependencies"
+	" WHERE job_id = $1 AND status IS NULL",
+	.nargs = 1,
+	.argtypes = {INT8OID}
+};
+
+static JqStatement forget_all = {
 	.text = "DELETE FROM @.job_dependencies WHERE job_id = $1",
 	.nargs = 1,
 	.argtypes = {INT8OID}
 };
 
-static JqStatement forget_many = {
-	.text = "DELETE FROM @.job_dependencies WHERE job_id = ANY ($1)",
+static JqStatement prune_some = {
+	.text = "DELETE FROM @.job_dependencies d WHERE d.job_id = ANY ($1)"
+	" AND NOT EXISTS (SELECT FROM @.jobs_queue q WHERE q.id = d.job_id"
+	" OFFSET 0)",
 	.nargs = 1,
 	.argtypes = {INT8ARRAYOID}
 };
 
-static JqStatement select_edges = {
-	.text = "SELECT depends_on, job_id FROM @.job_dependencies"
-	" WHERE depends_on = ANY ($1) ORDER BY depends_on",
+static JqStatement prune_all = {
+	.text = "DELETE FROM @.job_dependencies d"
+	" WHERE NOT EXISTS (SELECT FROM @.jobs_queue q WHERE q.id = d.job_id)"
+};
+
+static JqStatement select_awaited = {
+	.text = "SELECT DISTINCT d.depends_on FROM @.job_dependencies d"
+	" WHERE d.depends_on = ANY ($1) AND d.status IS NULL ORDER BY 1",
 	.nargs = 1,
 	.argtypes = {INT8ARRAYOID}
 };
 
-static JqStatement forget_edges = {
-	.text = "DELETE FROM @.job_dependencies WHERE depends_on = ANY ($1)",
-	.nargs = 1,
-	.argtypes = {INT8ARRAYOID}
+static const char *const on_failure_names[] = {
+	[JQ_ON_FAILURE_BLOCK] = "block",
+	[JQ_ON_FAILURE_CANCEL] = "cancel",
+	[JQ_ON_FAILURE_RUN] = "run"
 };
 
-static JqStatement select_children = {
-	.text = "SELECT DISTINCT job_id FROM @.job_dependencies"
-	" WHERE depends_on = ANY ($1) ORDER BY job_id",
-	.nargs = 1,
-	.argtypes = {INT8ARRAYOID}
-};
+static void look_at_parent(JqParents *parents, int64 id, int *completed);
+static bool lock_parent(bool is_live, int64 id, JqStatus *status);
+static bool is_listed(int64 id, uint64 rows);
+static bool has_edges(Oid index, int column, const int64 *ids, int nids,
+					  bool only_pending);
 
-static JqStatement release_children = {
-	.text = "WITH gone AS (DELETE FROM @.job_dependencies"
-	" WHERE depends_on = ANY ($1) RETURNING job_id),"
-	" released AS (SELECT job_id, count(*)::pg_catalog.int4 AS n FROM gone"
-	" GROUP BY job_id)"
-	" UPDATE @.jobs_queue_live q"
-	" SET waiting_for = greatest(q.waiting_for - r.n, 0),"
-	" status = CASE WHEN q.status = 'blocked' AND q.waiting_for <= r.n"
-	" THEN 'queued' ELSE q.status END, updated_at = clock_timestamp()"
-	" FROM released r WHERE q.id = r.job_id",
-	.nargs = 1,
-	.argtypes = {INT8ARRAYOID}
-};
-
-static JqStatement forget_orphans = {
-	.text = "WITH gone AS (DELETE FROM @.job_dependencies d"
-	" WHERE NOT EXISTS (SELECT FROM @.jobs_queue q WHERE q.id = d.depends_on)"
-	" RETURNING d.job_id)"
-	" SELECT DISTINCT job_id FROM gone ORDER BY job_id",
-};
-
-static bool parent_is_pending(int64 id);
-static bool lock_parent(bool is_live, int64 id, bool *is_completed);
-static int64 *awaited_parents(uint64 rows, int *count);
-static int	compare_ids(const void *a, const void *b);
-static Datum bigint_array(const int64 *ids, int count);
-static int64 *read_ids(uint64 rows, MemoryContext context);
-static void lock_children(const int64 *ids, int nids);
-static bool has_dependencies(void);
-
-int
-jq_dependencies_pending(int64 *ids, int nids)
+JqOnFailure
+jq_dependencies_on_failure(const char *name)
 {
-	int			pending = 0;
+	for (int i = 0; i < (int) lengthof(on_failure_names); i++)
+		if (strcmp(name, on_failure_names[i]) == 0)
+			return (JqOnFailure) i;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized on_parent_failure \"%s\"", name),
+			 errhint("It is block, cancel or run.")));
+}
 
-	for (int i = 0; i < nids; i++)
-		if (parent_is_pending(ids[i]))
-			ids[pending++] = ids[i];
-	return pending;
+void
+jq_dependencies_look(JqParents *parents)
+{
+	int64	   *completed = palloc(sizeof(int64) * Max(parents->count, 1));
+	int			ncompleted = 0;
+
+	parents->failed = palloc(sizeof(int64) * Max(parents->count, 1));
+	parents->nfailed = 0;
+	parents->pending = 0;
+	for (int i = 0; i < parents->count; i++)
+	{
+		int64		id = parents->ids[i];
+		int			before = ncompleted;
+
+		CHECK_FOR_INTERRUPTS();
+		look_at_parent(parents, id, &ncompleted);
+		if (ncompleted > before)
+			completed[before] = id;
+		else
+			parents->ids[parents->pending++] = id;
+	}
+	memcpy(parents->ids + parents->pending, completed,
+		   sizeof(int64) * ncompleted);
 }
 
 /*
  * An ended parent without success keeps its children waiting: it is locked
  * too, because it may be about to complete after all.
  */
-static bool
-parent_is_pending(int64 id)
+static void
+look_at_parent(JqParents *parents, int64 id, int *completed)
 {
 	Datum		values[1] = {Int64GetDatum(id)};
-	bool		is_completed;
+	JqStatus	status;
 
 	/* A second look finds what was requeued between the two of the first. */
 	for (int i = 0; i < 2; i++)
 	{
-		if (lock_parent(true, id, &is_completed))
-			return true;
-		if (lock_parent(false, id, &is_completed))
-			return !is_completed;
+		if (lock_parent(true, id, &status))
+			return;
+		if (!lock_parent(false, id, &status))
+			continue;
+		if (status == JQ_STATUS_COMPLETED)
+			(*completed)++;
+		else
+			parents->failed[parents->nfailed++] = id;
+		return;
 	}
 	jq_scope_refresh();
 	if (jq_statement_query(&find_completed_run, values, NULL, 1) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("job " INT64_FORMAT " in depends_on does not exist", id)));
-	return false;
+	(*completed)++;
 }
 
 /* Keeps a parent in its status and leaf; false when it is not in this one. */
 static bool
-lock_parent(bool is_live, int64 id, bool *is_completed)
+lock_parent(bool is_live, int64 id, JqStatus *status)
 {
 	const JqCatalog *catalog = jq_catalog();
 	JqTable		leaf;
@@ -163,18 +208,68 @@ lock_parent(bool is_live, int64 id, bool *is_completed)
 	if (is_found)
 	{
 		jq_job_read(row, &parent);
-		*is_completed = parent.status == JQ_STATUS_COMPLETED;
+		*status = parent.status;
 	}
 	jq_table_close(&leaf);
 	return is_found;
 }
 
 void
-jq_dependencies_add(int64 job_id, const int64 *depends_on, int count)
+jq_dependencies_add(int64 job_id, const JqParents *parents)
 {
-	Datum		values[2] = {Int64GetDatum(job_id), bigint_array(depends_on, count)};
+	Datum		values[3] = {Int64GetDatum(job_id)};
+	int			completed = parents->count - parents->pending;
 
-	jq_statement_execute(&add_dependency, values, NULL, 0);
+	values[2] = CStringGetTextDatum(on_failure_names[parents->on_failure]);
+	if (parents->pending > 0)
+	{
+		values[1] = jq_dependencies_array(parents->ids, parents->pending);
+		jq_statement_execute(&add_pending, values, NULL, 0);
+	}
+	if (completed > 0)
+	{
+		values[1] = jq_dependencies_array(parents->ids + parents->pending,
+										  completed);
+		jq_statement_execute(&add_completed, values, NULL, 0);
+	}
+}
+
+void
+jq_dependencies_lock_order(void)
+{
+	LockDatabaseObject(RelationRelationId, jq_catalog()->job_dependencies, 1,
+					   ExclusiveLock);
+}
+
+void
+jq_dependencies_refuse_cycle(int64 job_id, const JqParents *parents)
+{
+	Datum		values[2] = {Int64GetDatum(job_id)};
+
+	for (int i = 0; i < parents->count; i++)
+		if (parents->ids[i] == job_id)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("job " INT64_FORMAT " cannot wait for itself", job_id)));
+	if (parents->pending == 0)
+		return;
+	values[1] = jq_dependencies_array(parents->ids, parents->pending);
+	if (jq_statement_execute(&find_cycle, values, NULL, 1) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("job " INT64_FORMAT " cannot wait for jobs that wait for it",
+						job_id),
+				 errdetail("Job " INT64_FORMAT " waits for it, and one in depends_on is that job or waits for it.",
+						   DatumGetInt64(jq_statement_value(0, 1)))));
+}
+
+void
+jq_dependencies_forget_pending(int64 job_id)
+{
+	Datum		values[1] = {Int64GetDatum(job_id)};
+
+	if (jq_dependencies_exist())
+		jq_statement_execute(&forget_pending, values, NULL, 0);
 }
 
 void
@@ -182,79 +277,68 @@ jq_dependencies_forget(int64 job_id)
 {
 	Datum		values[1] = {Int64GetDatum(job_id)};
 
-	if (has_dependencies())
-		jq_statement_execute(&forget_dependencies, values, NULL, 0);
+	if (jq_dependencies_exist())
+		jq_statement_execute(&forget_all, values, NULL, 0);
 }
 
 int
 jq_dependencies_unawaited(int64 *ids, int nids)
 {
 	Datum		values[1];
-	int64	   *awaited;
-	int			nawaited;
+	uint64		rows;
 	int			count = 0;
 
-	if (nids == 0 || !has_dependencies())
-		return nids;
-	values[0] = bigint_array(ids, nids);
 	jq_scope_refresh();
-	awaited = awaited_parents(jq_statement_query(&select_edges, values,
-												 NULL, 0), &nawaited);
+	if (nids == 0 || !jq_dependencies_has_children(ids, nids))
+		return nids;
+	values[0] = jq_dependencies_array(ids, nids);
+	rows = jq_statement_query(&select_awaited, values, NULL, 0);
 	for (int i = 0; i < nids; i++)
-		if (bsearch(&ids[i], awaited, nawaited, sizeof(int64),
-					compare_ids) == NULL)
+		if (!is_listed(ids[i], rows))
 			ids[count++] = ids[i];
-	values[0] = bigint_array(ids, count);
-	jq_statement_execute(&forget_edges, values, NULL, 0);
 	return count;
 }
 
-/* Of the edges in the result, those parents whose children are blocked. */
-static int64 *
-awaited_parents(uint64 rows, int *count)
+/* In the result, which is in order. */
+static bool
+is_listed(int64 id, uint64 rows)
 {
-	const JqCatalog *catalog = jq_catalog();
-	int64	   *parents = palloc(sizeof(int64) * Max(rows, 1));
-	JqTable		live;
-	TupleTableSlot *row;
-	JqJob		child;
+	uint64		low = 0;
 
-	*count = 0;
-	jq_table_open(&live, catalog->jobs_queue_live);
-	row = jq_table_slot(&live);
-	for (uint64 i = 0; i < rows; i++)
+	while (low < rows)
 	{
-		if (!jq_table_find_by_id(&live, catalog->jobs_queue_live_pkey,
-								 DatumGetInt64(jq_statement_value(i, 2)), row))
-			continue;
-		jq_job_read(row, &child);
-		if (child.status == JQ_STATUS_BLOCKED)
-			parents[(*count)++] = DatumGetInt64(jq_statement_value(i, 1));
+		uint64		middle = (low + rows) / 2;
+		int64		found = DatumGetInt64(jq_statement_value(middle, 1));
+
+		if (found == id)
+			return true;
+		if (found < id)
+			low = middle + 1;
+		else
+			rows = middle;
 	}
-	jq_table_close(&live);
-	return parents;
-}
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
-
-	return left < right ? -1 : left > right ? 1 : 0;
+	return false;
 }
 
 void
-jq_dependencies_forget_many(const int64 *ids, int nids)
+jq_dependencies_prune(const int64 *ids, int nids)
 {
-	Datum		values[1] = {bigint_array(ids, nids)};
+	Datum		values[1];
 
-	if (has_dependencies())
-		jq_statement_execute(&forget_many, values, NULL, 0);
+	if (nids == 0 || !jq_dependencies_has_parents(ids, nids))
+		return;
+	values[0] = jq_dependencies_array(ids, nids);
+	jq_statement_execute(&prune_some, values, NULL, 0);
 }
 
-static Datum
-bigint_array(const int64 *ids, int count)
+void
+jq_dependencies_prune_all(void)
+{
+	jq_statement_execute(&prune_all, NULL, NULL, 0);
+}
+
+Datum
+jq_dependencies_array(const int64 *ids, int count)
 {
 	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
 
@@ -265,74 +349,9 @@ bigint_array(const int64 *ids, int count)
 										   TYPALIGN_DOUBLE));
 }
 
-/* The bigints in the first column of the result, in "context". */
-static int64 *
-read_ids(uint64 rows, MemoryContext context)
-{
-	int64	   *ids = MemoryContextAlloc(context, sizeof(int64) * Max(rows, 1));
-
-	for (uint64 i = 0; i < rows; i++)
-		ids[i] = DatumGetInt64(jq_statement_value(i, 1));
-	return ids;
-}
-
-void
-jq_dependencies_release(const int64 *ids, int nids)
-{
-	Datum		values[1];
-	uint64		rows;
-
-	if (nids == 0 || !has_dependencies())
-		return;
-	values[0] = bigint_array(ids, nids);
-	jq_scope_refresh();
-	rows = jq_statement_query(&select_children, values, NULL, 0);
-	if (rows == 0)
-		return;
-	lock_children(read_ids(rows, CurrentMemoryContext), (int) rows);
-	jq_statement_execute(&release_children, values, NULL, 0);
-}
-
-int64 *
-jq_dependencies_orphans(int *count)
-{
-	int64	   *ids;
-
-	*count = 0;
-	if (!has_dependencies())
-		return NULL;
-	jq_scope_enter(JQ_WRITE_ENGINE);
-	*count = (int) jq_statement_execute(&forget_orphans, NULL, NULL, 0);
-	ids = read_ids(*count, jq_scope_result_context());
-	jq_scope_leave();
-	return ids;
-}
-
-/*
- * In the order of ids, so that two parents never lock children crosswise.
- * A child that has ended meanwhile is passed over.
- */
-static void
-lock_children(const int64 *ids, int nids)
-{
-	const JqCatalog *catalog = jq_catalog();
-	JqTable		live;
-	TupleTableSlot *row;
-
-	jq_table_open(&live, catalog->jobs_queue_live);
-	row = jq_table_slot(&live);
-	for (int i = 0; i < nids; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		(void) jq_table_lock_by_id(&live, catalog->jobs_queue_live_pkey,
-								   ids[i], LockTupleExclusive, row);
-	}
-	jq_table_close(&live);
-}
-
 /* Most queues have none: an empty table needs no look. */
-static bool
-has_dependencies(void)
+bool
+jq_dependencies_exist(void)
 {
 	Relation	rel = table_open(jq_catalog()->job_dependencies,
 								 AccessShareLock);
@@ -340,4 +359,49 @@ has_dependencies(void)
 
 	table_close(rel, AccessShareLock);
 	return found;
+}
+
+bool
+jq_dependencies_has_children(const int64 *ids, int nids)
+{
+	return has_edges(jq_catalog()->job_dependencies_depends_on,
+					 JQ_DEPENDENCY_DEPENDS_ON, ids, nids, true);
+}
+
+bool
+jq_dependencies_has_parents(const int64 *ids, int nids)
+{
+	return has_edges(jq_catalog()->job_dependencies_pkey,
+					 JQ_DEPENDENCY_JOB_ID, ids, nids, false);
+}
+
+/* A probe costs a tenth of a statement, and most jobs have no edges. */
+static bool
+has_edges(Oid index, int column, const int64 *ids, int nids,
+		  bool only_pending)
+{
+	Relation	rel;
+	bool		is_found = false;
+
+	if (nids == 0 || !jq_dependencies_exist())
+		return false;
+	rel = table_open(jq_catalog()->job_dependencies, AccessShareLock);
+	for (int i = 0; i < nids && !is_found; i++)
+	{
+		ScanKeyData key;
+		SysScanDesc scan;
+		HeapTuple	edge;
+
+		ScanKeyInit(&key, column, BTEqualStrategyNumber, F_INT8EQ,
+					Int64GetDatum(ids[i]));
+		scan = systable_beginscan(rel, index, OidIsValid(index),
+								  GetActiveSnapshot(), 1, &key);
+		while (!is_found && HeapTupleIsValid(edge = systable_getnext(scan)))
+			is_found = !only_pending ||
+				heap_attisnull(edge, JQ_DEPENDENCY_STATUS,
+							   RelationGetDescr(rel));
+		systable_endscan(scan);
+	}
+	table_close(rel, AccessShareLock);
+	return is_found;
 }

@@ -26,6 +26,7 @@
 #include "base/statement.h"
 #include "base/table.h"
 #include "queue/dependencies.h"
+#include "queue/dependents.h"
 #include "queue/enqueue.h"
 #include "queue/job.h"
 #include "queue/job_types.h"
@@ -107,6 +108,7 @@ static int64 insert_unique(const JqNewJob *job, Datum *values,
 						   const char *nulls, Effect *effect);
 static bool replace(const JqNewJob *job, int64 id, Datum *values,
 					const char *nulls, Effect *effect);
+static void settle_failed_parents(const JqParents *parents);
 static int64 *wanted_jobs(Datum depends_on, int *count);
 static int	compare_ids(const void *a, const void *b);
 
@@ -115,18 +117,21 @@ jq_enqueue(const JqNewJob *job)
 {
 	Datum		values[ARG_COUNT];
 	char		nulls[ARG_COUNT];
-	int64	   *depends_on = NULL;
-	int			ndepends_on = 0;
+	JqParents	parents = {.on_failure = job->on_parent_failure};
 	Effect		effect = EFFECT_INSERTED;
 	int64		id;
 
 	if (job->depends_on != 0)
-		depends_on = wanted_jobs(job->depends_on, &ndepends_on);
+		parents.ids = wanted_jobs(job->depends_on, &parents.count);
 
 	jq_scope_enter(JQ_WRITE_ENQUEUE);
-	if (ndepends_on > 0)
-		ndepends_on = jq_dependencies_pending(depends_on, ndepends_on);
-	fill_values(job, ndepends_on, values, nulls);
+	if (parents.count > 0)
+	{
+		if (job->unique_key != 0 && job->unique_mode != JQ_UNIQUE_SKIP)
+			jq_dependencies_lock_order();
+		jq_dependencies_look(&parents);
+	}
+	fill_values(job, parents.pending, values, nulls);
 	if (job->unique_key != 0)
 		id = insert_unique(job, values, nulls, &effect);
 	else
@@ -134,17 +139,28 @@ jq_enqueue(const JqNewJob *job)
 		jq_statement_execute(&insert_job, values, nulls, 0);
 		id = DatumGetInt64(jq_statement_value(0, 1));
 	}
-	for (int i = 0; i < ndepends_on; i++)
-		if (depends_on[i] == id)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("job " INT64_FORMAT " cannot wait for itself", id)));
 	if (effect == EFFECT_REPLACED)
+	{
 		jq_dependencies_forget(id);
-	if (effect != EFFECT_NONE && ndepends_on > 0)
-		jq_dependencies_add(id, depends_on, ndepends_on);
+		jq_dependencies_refuse_cycle(id, &parents);
+	}
+	if (effect != EFFECT_NONE && parents.count > 0)
+	{
+		jq_dependencies_add(id, &parents);
+		if (job->on_parent_failure != JQ_ON_FAILURE_BLOCK)
+			settle_failed_parents(&parents);
+	}
 	jq_scope_leave();
 	return id;
+}
+
+/* What their ends would have done to the job, had it been there. */
+static void
+settle_failed_parents(const JqParents *parents)
+{
+	JqEndedJobs ended = {.failed = parents->failed,.nfailed = parents->nfailed};
+
+	jq_dependents_settle(&ended);
 }
 
 int64 *

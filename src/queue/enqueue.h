@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "queue/dependencies.h"
 #include "utils/timestamp.h"
 
 /* What a live job of the same type and unique key becomes. */
@@ -39,6 +40,7 @@ typedef struct JqNewJob
 	Datum		timeout;		/* interval */
 	Datum		tags;			/* text[] */
 	Datum		metadata;		/* jsonb */
+	JqOnFailure on_parent_failure;
 	Oid			owner;			/* whom the caller may act as; InvalidOid: the
 								 * caller */
 } JqNewJob;

@@ -32,6 +32,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 #include "base/catalog.h"
 #include "base/compat.h"
@@ -41,11 +42,11 @@
 #include "base/scope.h"
 #include "queue/backoff.h"
 #include "queue/dependencies.h"
+#include "queue/dependents.h"
 #include "queue/http_payload.h"
 #include "queue/job.h"
 #include "queue/job_row.h"
 #include "queue/job_types.h"
-#include "queue/resolve.h"
 #include "queue/validate.h"
 
 PG_FUNCTION_INFO_V1(jobqueue_guard_job);
@@ -94,6 +95,7 @@ static void end_claim(HeapTuple tuple, Relation rel, const char *status,
 					  bool charged, const char *error);
 static void note_moving(int64 id);
 static bool row_is_moving(int64 id);
+static int64 *deleted_ids(TriggerData *trigger, int *count);
 
 /* BEFORE INSERT OR UPDATE OR DELETE ON jobs_queue FOR EACH ROW */
 Datum
@@ -645,41 +647,90 @@ row_is_moving(int64 id)
 
 /* ---- after the fact ---- */
 
-/* AFTER DELETE OR TRUNCATE ON jobs_queue and its leaves, per statement */
+/*
+ * AFTER DELETE, with the rows that are gone, OR TRUNCATE ON jobs_queue and its
+ * leaves, per statement
+ */
 Datum
 jobqueue_cancel_dependents(PG_FUNCTION_ARGS)
 {
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	JqEndedJobs ended = {.are_deleted = true};
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"_cancel_dependents\" must be called as a trigger")));
 	/* The functions that delete jobs see to this themselves. */
-	if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
-		jq_resolve_cancel_orphans();
+	if (jq_scope_write_mode() != JQ_WRITE_PLAIN || !jq_dependencies_exist())
+		return PointerGetDatum(NULL);
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	if (trigger->tg_oldtable != NULL)
+	{
+		ended.failed = deleted_ids(trigger, &ended.nfailed);
+		jq_dependents_settle(&ended);
+		jq_dependencies_prune(ended.failed, ended.nfailed);
+	}
+	else
+		jq_dependents_settle_truncated();
+	jq_scope_leave();
 	return PointerGetDatum(NULL);
 }
 
-/* AFTER INSERT OR UPDATE OF status ON jobs_queue_done, WHEN (completed) */
+static int64 *
+deleted_ids(TriggerData *trigger, int *count)
+{
+	TupleTableSlot *slot =
+	MakeSingleTupleTableSlot(RelationGetDescr(trigger->tg_relation),
+							 &TTSOpsMinimalTuple);
+	int64	   *ids;
+	bool		isnull;
+	int64		room = tuplestore_tuple_count(trigger->tg_oldtable);
+
+	ids = palloc_extended(sizeof(int64) * Max(room, 1), MCXT_ALLOC_HUGE);
+	*count = 0;
+	tuplestore_select_read_pointer(trigger->tg_oldtable,
+								   tuplestore_alloc_read_pointer(trigger->tg_oldtable,
+																 EXEC_FLAG_REWIND));
+	tuplestore_rescan(trigger->tg_oldtable);
+	while (*count < room &&
+		   tuplestore_gettupleslot(trigger->tg_oldtable, true, false, slot))
+		ids[(*count)++] = DatumGetInt64(slot_getattr(slot, JQ_JOB_ID, &isnull));
+	ExecDropSingleTupleTableSlot(slot);
+	return ids;
+}
+
+/* AFTER INSERT OR UPDATE OF status ON jobs_queue_done */
 Datum
 jobqueue_release_dependents(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	bool		isnull;
 	int64		id;
+	char	   *status;
 
 	if (!fired_for_leaf(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"_release_dependents\" must be called as the trigger of jobs_queue_done")));
 	/* The functions that complete jobs see to this themselves. */
-	if (jq_scope_write_mode() == JQ_WRITE_PLAIN)
+	if (jq_scope_write_mode() == JQ_WRITE_PLAIN && jq_dependencies_exist())
 	{
 		/* Of an UPDATE this is the old row: its id is the same. */
 		id = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, JQ_JOB_ID,
 										RelationGetDescr(trigger->tg_relation),
 										&isnull));
+		/* Of an UPDATE this is the new row. */
+		status = TextDatumGetCString(heap_getattr(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+												  trigger->tg_newtuple : trigger->tg_trigtuple,
+												  JQ_JOB_STATUS,
+												  RelationGetDescr(trigger->tg_relation),
+												  &isnull));
 		jq_scope_enter(JQ_WRITE_ENGINE);
-		jq_dependencies_release(&id, 1);
+		if (jq_job_status(status) == JQ_STATUS_COMPLETED)
+			jq_dependents_settle_completed(id);
+		else
+			jq_dependents_settle_failed(id);
 		jq_scope_leave();
 	}
 	return PointerGetDatum(NULL);

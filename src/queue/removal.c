@@ -32,6 +32,7 @@
 #include "base/statement.h"
 #include "base/table.h"
 #include "queue/dependencies.h"
+#include "queue/dependents.h"
 #include "queue/job.h"
 #include "queue/removal.h"
 #include "queue/resolve.h"
@@ -100,6 +101,7 @@ typedef struct RunPruning
 
 static void read_doomed(Doomed *doomed, uint64 rows);
 static int64 delete_doomed(const Doomed *doomed);
+static void settle_dependents(const Doomed *doomed);
 static void open_runs(RunPruning *pruning);
 static void close_runs(RunPruning *pruning);
 static bool is_needed(RunPruning *pruning, int64 job_id);
@@ -145,7 +147,7 @@ jq_removal_purge(JqPurge *purge)
 											  purge->nulls, 0));
 	deleted = delete_doomed(&doomed);
 	if (deleted > 0)
-		jq_resolve_cancel_orphans();
+		settle_dependents(&doomed);
 	jq_scope_leave();
 	return deleted;
 }
@@ -168,10 +170,10 @@ delete_doomed(const Doomed *doomed)
 {
 	Datum		values[1];
 	Datum	   *ids;
+	int64		deleted;
 
 	if (doomed->count == 0)
 		return 0;
-	jq_dependencies_forget_many(doomed->ids, doomed->count);
 	ids = palloc(sizeof(Datum) * doomed->count);
 	for (int i = 0; i < doomed->count; i++)
 		ids[i] = Int64GetDatum(doomed->ids[i]);
@@ -179,7 +181,23 @@ delete_doomed(const Doomed *doomed)
 												sizeof(int64),
 												FLOAT8PASSBYVAL,
 												TYPALIGN_DOUBLE));
-	return (int64) jq_statement_execute(&delete_jobs, values, NULL, 0);
+	deleted = (int64) jq_statement_execute(&delete_jobs, values, NULL, 0);
+	jq_dependencies_prune(doomed->ids, doomed->count);
+	return deleted;
+}
+
+/* Who waits for a job that was purged is cancelled, as after a DELETE. */
+static void
+settle_dependents(const Doomed *doomed)
+{
+	JqEndedJobs ended = {
+		.failed = doomed->ids,
+		.nfailed = doomed->count,
+		.are_deleted = true
+	};
+
+	if (jq_dependencies_exist())
+		jq_dependents_settle(&ended);
 }
 
 int64

@@ -34,6 +34,7 @@
 #include "queue/circuits.h"
 #include "queue/completion.h"
 #include "queue/dependencies.h"
+#include "queue/dependents.h"
 #include "queue/error_rules.h"
 #include "queue/job.h"
 #include "queue/job_log.h"
@@ -55,6 +56,7 @@ typedef enum ClaimEnd
 {
 	CLAIM_NOT_HELD,
 	CLAIM_ENDED,
+	CLAIM_FAILED,				/* without another attempt */
 	CLAIM_COMPLETED				/* and its dependents are to be released */
 } ClaimEnd;
 
@@ -108,7 +110,8 @@ jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
 {
 	int		   *order = palloc(sizeof(int) * Max(count, 1));
 	int64	   *completed = palloc(sizeof(int64) * Max(count, 1));
-	int			ncompleted = 0;
+	int64	   *failed = palloc(sizeof(int64) * Max(count, 1));
+	JqEndedJobs ended = {.completed = completed,.failed = failed};
 	JqCompletion completion = {0};
 
 	/* Jobs first, and then their children: each in the order of ids. */
@@ -139,11 +142,13 @@ jq_resolve_many(const JqHeld *held, const JqOutcome *outcomes, int count,
 			end = end_held(&held[n], &outcomes[n]);
 		results[n] = end != CLAIM_NOT_HELD;
 		if (end == CLAIM_COMPLETED)
-			completed[ncompleted++] = held[n].job_id;
+			completed[ended.ncompleted++] = held[n].job_id;
+		else if (end == CLAIM_FAILED)
+			failed[ended.nfailed++] = held[n].job_id;
 	}
 	JQ_FAULT("in_resolve");
 	jq_completion_end(&completion);
-	jq_dependencies_release(completed, ncompleted);
+	jq_dependents_settle(&ended);
 	jq_scope_leave();
 }
 
@@ -164,6 +169,8 @@ end_held(const JqHeld *held, const JqOutcome *outcome)
 	if (!begin_held_change(&change, held))
 		return CLAIM_NOT_HELD;
 	end = finish_claim(&change, outcome);
+	if (change.has_failed)
+		end = CLAIM_FAILED;
 	jq_change_end(&change);
 	return end;
 }
@@ -388,6 +395,7 @@ requeue_later(JqChange *change, TimestampTz at)
 	jq_change_write(change);
 }
 
+/* The caller settles its dependents, with the table closed. */
 static void
 end_without_success(JqChange *change, JqStatus status)
 {
@@ -397,7 +405,8 @@ end_without_success(JqChange *change, JqStatus status)
 			   TimestampTzGetDatum(change->now));
 	jq_change_move(change, jq_catalog()->jobs_queue_done);
 	if (change->job.status == JQ_STATUS_BLOCKED)
-		jq_dependencies_forget(change->job.id);
+		jq_dependencies_forget_pending(change->job.id);
+	change->has_failed = true;
 }
 
 bool
@@ -480,7 +489,7 @@ jq_resolve_complete_unheld(int64 job_id, bool has_result, Datum result)
 		jq_change_end(&change);
 	}
 	if (done)
-		jq_dependencies_release(&job_id, 1);
+		jq_dependents_settle_completed(job_id);
 	jq_scope_leave();
 	return done;
 }
@@ -618,6 +627,8 @@ jq_resolve_cancel(int64 job_id, const char *reason)
 			end_without_success(&change, JQ_STATUS_CANCELLED);
 	}
 	jq_change_end(&change);
+	if (change.has_failed)
+		jq_dependents_settle_failed(job_id);
 	jq_scope_leave();
 	return is_live;
 }
@@ -639,33 +650,6 @@ jq_resolve_log(const JqHeld *held, const char *level, const char *message,
 	}
 	jq_scope_leave();
 	return is_held;
-}
-
-void
-jq_resolve_cancel_orphans(void)
-{
-	int			count;
-	int64	   *ids = jq_dependencies_orphans(&count);
-
-	if (count == 0)
-		return;
-	jq_scope_enter(JQ_WRITE_ENGINE);
-	for (int i = 0; i < count; i++)
-	{
-		JqChange	change;
-
-		if (!jq_change_begin(&change, jq_catalog()->jobs_queue_live, ids[i]))
-			continue;
-		if (change.job.status == JQ_STATUS_BLOCKED)
-		{
-			jq_change_next(&change);
-			jq_job_set(change.next, JQ_JOB_LAST_ERROR,
-					   CStringGetTextDatum("a job that it waited for was deleted"));
-			end_without_success(&change, JQ_STATUS_CANCELLED);
-		}
-		jq_change_end(&change);
-	}
-	jq_scope_leave();
 }
 
 bool
@@ -691,6 +675,8 @@ jq_resolve_reject(int64 job_id, const char *error)
 								JQ_STATUS_ERROR : JQ_STATUS_FAILED);
 		}
 		jq_change_end(&change);
+		if (is_waiting)
+			jq_dependents_settle_failed(job_id);
 	}
 	jq_scope_leave();
 	return is_waiting;
@@ -755,6 +741,7 @@ reclaim_one(void *arg)
 	JqChange	change;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
+	change.has_failed = false;
 	jq_table_open(&change.table, jq_catalog()->jobs_queue_live);
 	change.row = jq_table_slot(&change.table);
 	if (jq_table_try_lock(&change.table, &lost->tid, change.row))
@@ -777,6 +764,8 @@ reclaim_one(void *arg)
 	}
 	jq_table_close(&change.table);
 	if (end == CLAIM_COMPLETED)
-		jq_dependencies_release(&lost->job_id, 1);
+		jq_dependents_settle_completed(lost->job_id);
+	if (change.has_failed)
+		jq_dependents_settle_failed(lost->job_id);
 	jq_scope_leave();
 }

@@ -106,9 +106,6 @@ extern void jq_resolve_redrive(int64 job_id);
 /* See cancel_job.  Raises P0002 when the job is unknown. */
 extern bool jq_resolve_cancel(int64 job_id, const char *reason);
 
-/* Cancels the blocked jobs that wait for a job which was deleted. */
-extern void jq_resolve_cancel_orphans(void);
-
 /*
  * Ends a queued or blocked job as failed, without a claim: its command cannot
  * run (its role is gone, say).  False when it is no longer queued.

@@ -124,7 +124,7 @@ SELECT regress_jobqueue.try($$SELECT enqueue_sql('', depends_on => '{1}')$$);
 SELECT regress_jobqueue.try($$SELECT enqueue_job_batch('[{"job_type": "mail", "depends_on": [1], "stage": "a\tb"}]')$$);
 SELECT regress_jobqueue.try($$SELECT enqueue_job('mail', depends_on => '{99}')$$);
 SELECT id, job_type, status FROM jobs_queue ORDER BY id;
-SELECT count(*) FROM job_dependencies;
+SELECT count(*) FROM job_dependencies WHERE status IS NULL;
 SELECT enqueue_job('mail', depends_on => '{1}', unique_key => 'k') > 0 AS ok;
 SELECT status, waiting_for, max_attempts FROM jobs_queue WHERE job_type = 'mail';
 DELETE FROM jobs_queue;
@@ -135,7 +135,7 @@ SELECT enqueue_jobs('mail', '{1,2}');
 SELECT enqueue_job('later', depends_on => '{2}');
 SELECT resolve_job(id, :w1, true) FROM claim_next_job(:w1, 'mail');
 TRUNCATE jobs_queue RESTART IDENTITY;
-SELECT (SELECT count(*) FROM jobs_queue) AS jobs, (SELECT count(*) FROM job_runs) AS runs, (SELECT count(*) FROM job_dependencies) AS dependencies;
+SELECT (SELECT count(*) FROM jobs_queue) AS jobs, (SELECT count(*) FROM job_runs) AS runs, (SELECT count(*) FROM job_dependencies WHERE status IS NULL) AS dependencies;
 SELECT enqueue_job('mail');
 SELECT id, claim_no FROM claim_next_job(:w1, 'mail');
 SELECT resolve_job(1, :w1, true);
@@ -185,11 +185,11 @@ SET ROLE regress_operator;
 DELETE FROM jobs_queue WHERE id = 1;
 RESET ROLE;
 SELECT id, status, waiting_for, last_error, finished_at IS NOT NULL AS has_ended FROM jobs_queue WHERE job_type <> 'parent' ORDER BY id;
-SELECT job_id, depends_on FROM job_dependencies ORDER BY 1, 2;
+SELECT job_id, depends_on FROM job_dependencies WHERE status IS NULL ORDER BY 1, 2;
 -- together with those that wait for it
 DELETE FROM jobs_queue WHERE id IN (3, 7);
 SELECT id, status FROM jobs_queue ORDER BY id;
-SELECT job_id, depends_on FROM job_dependencies ORDER BY 1, 2;
+SELECT job_id, depends_on FROM job_dependencies WHERE status IS NULL ORDER BY 1, 2;
 -- a completed one is waited for by nobody
 SELECT complete_job(4), enqueue_job('child', depends_on => '{4}'), enqueue_job('child', depends_on => '{2,4}');
 DELETE FROM jobs_queue WHERE id = 4;
@@ -208,11 +208,11 @@ DELETE FROM jobs_queue_done WHERE id = 11;
 DELETE FROM jobs_queue_live WHERE id = 12;
 SELECT id, status, last_error FROM jobs_queue WHERE id > 10 ORDER BY id;
 SELECT job_id, status FROM job_runs ORDER BY job_id;
-SELECT count(*) FROM job_dependencies;
+SELECT count(*) FROM job_dependencies WHERE status IS NULL;
 TRUNCATE jobs_queue RESTART IDENTITY;
 SELECT enqueue_job('parent'), enqueue_job('child', depends_on => '{1}');
 DELETE FROM jobs_queue;
-SELECT (SELECT count(*) FROM jobs_queue) AS jobs, (SELECT count(*) FROM job_dependencies) AS dependencies;
+SELECT (SELECT count(*) FROM jobs_queue) AS jobs, (SELECT count(*) FROM job_dependencies WHERE status IS NULL) AS dependencies;
 TRUNCATE jobs_queue RESTART IDENTITY;
 
 -- A producer's INSERT brings a new job and nothing else.
@@ -250,14 +250,14 @@ SELECT enqueue_jobs('parent', '{1,2,3}');
 SELECT enqueue_job('child', '"a"', unique_key => 'k', depends_on => '{1}') AS id;
 SELECT enqueue_job('child', '"b"', unique_key => 'k', unique_mode => 'replace', depends_on => '{2,3}') AS id;
 SELECT status, waiting_for, payload FROM jobs_queue WHERE id = 4;
-SELECT job_id, depends_on FROM job_dependencies ORDER BY 1, 2;
+SELECT job_id, depends_on FROM job_dependencies WHERE status IS NULL ORDER BY 1, 2;
 SELECT complete_job(1);
 SELECT status, waiting_for FROM jobs_queue WHERE id = 4;
 SELECT complete_job(2);
 SELECT status, waiting_for FROM jobs_queue WHERE id = 4;
 SELECT enqueue_job('child', '"c"', unique_key => 'k', unique_mode => 'replace') AS id;
 SELECT status, waiting_for, payload FROM jobs_queue WHERE id = 4;
-SELECT count(*) FROM job_dependencies;
+SELECT count(*) FROM job_dependencies WHERE status IS NULL;
 SELECT enqueue_job('child', '"d"', unique_key => 'k', unique_mode => 'replace', depends_on => '{3}') AS id;
 SELECT status, waiting_for, payload FROM jobs_queue WHERE id = 4;
 SELECT count(*) FROM claim_next_job(:w1, 'child');
@@ -267,13 +267,13 @@ SELECT enqueue_job('child', '"e"', unique_key => 'k', depends_on => '{1}') AS id
 SELECT status, waiting_for, payload FROM jobs_queue WHERE id = 4;
 SELECT enqueue_job('child', '"f"', unique_key => 'k', unique_mode => 'keep_schedule', depends_on => '{1}') AS id;
 SELECT status, waiting_for, payload FROM jobs_queue WHERE id = 4;
-SELECT count(*) FROM job_dependencies;
+SELECT count(*) FROM job_dependencies WHERE status IS NULL;
 -- a running one stays as it is
 SELECT id, payload FROM claim_next_job(:w1, 'child');
 SELECT enqueue_job('child', '"g"', unique_key => 'k', unique_mode => 'replace', depends_on => '{3}', priority => 3) AS id;
 SELECT enqueue_job('child', '"g"', unique_key => 'k', unique_mode => 'replace', scheduled_at => now() + interval '1 day') AS id;
 SELECT status, waiting_for, payload, priority, scheduled_at <= now() AS is_due FROM jobs_queue WHERE id = 4;
-SELECT count(*) FROM job_dependencies;
+SELECT count(*) FROM job_dependencies WHERE status IS NULL;
 SELECT resolve_job(4, :w1, true);
 SELECT id, status FROM jobs_queue ORDER BY id;
 -- the values of a replacement are checked, and so is whose job it is
@@ -292,7 +292,7 @@ SELECT enqueue_job('child', depends_on => '{4,1,2}'), enqueue_job('child', depen
 SELECT count(*) FROM claim_jobs(:w1, '{parent}');
 SELECT resolve_jobs(:w1, '{4,99,1,4,2,1,2}', '{t,t,t,f,t,t,f}', '{NULL,x,NULL,"late",NULL,NULL,NULL}');
 SELECT id, status, waiting_for, attempts, last_error FROM jobs_queue ORDER BY id;
-SELECT job_id, depends_on FROM job_dependencies ORDER BY 1, 2;
+SELECT job_id, depends_on FROM job_dependencies WHERE status IS NULL ORDER BY 1, 2;
 SELECT resolve_jobs(:w1, '{3,3}', '{f,t}', '{"not yet",NULL}');
 SELECT id, status, last_error FROM jobs_queue WHERE id = 3;
 SELECT requeue_job(3);
@@ -300,7 +300,7 @@ SELECT id, claim_no FROM claim_next_job(:w1, 'parent');
 SELECT resolve_jobs(:w1, '{3,3,3}', '{t,t,t}', claim_nos => '{1,2,2}');
 SELECT id, status, waiting_for FROM jobs_queue ORDER BY id;
 SELECT job_id, claim_no, status, error FROM job_runs ORDER BY job_id, claim_no;
-SELECT count(*) FROM job_dependencies;
+SELECT count(*) FROM job_dependencies WHERE status IS NULL;
 TRUNCATE jobs_queue RESTART IDENTITY;
 
 -- A job cannot come to wait for itself, and one whose parent is truncated away
