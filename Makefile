@@ -16,7 +16,7 @@ OBJS = src/jobqueue.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \
-       src/api/body.o src/api/run.o src/api/control.o src/api/http.o \
+       src/api/workflow.o src/api/body.o src/api/run.o src/api/control.o src/api/http.o \
        src/api/secrets.o src/api/events.o \
        src/api/endpoint_health.o src/api/probe.o src/api/limits.o src/api/circuits.o \
        src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o src/queue/backoff_function.o src/queue/error_rules.o \
@@ -26,7 +26,7 @@ OBJS = src/jobqueue.o \
        src/queue/hints.o src/queue/waiters.o src/queue/resolve.o \
        src/queue/cancellation.o src/queue/change.o \
        src/queue/completion.o src/queue/removal.o src/queue/running.o \
-       src/queue/dependencies.o src/queue/job_row.o src/queue/dependents.o \
+       src/queue/dependencies.o src/queue/job_row.o src/queue/dependents.o src/queue/workflow.o \
        src/queue/guard.o src/queue/validate.o \
        src/queue/definitions.o src/queue/activity.o \
        src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o \

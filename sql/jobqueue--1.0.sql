@@ -419,6 +419,7 @@ CREATE TABLE job_dependencies (
 	job_id bigint NOT NULL,
 	depends_on bigint NOT NULL,
 	on_failure text COLLATE "C" NOT NULL DEFAULT 'block',
+	shares_result boolean NOT NULL DEFAULT false,
 	status text COLLATE "C",
 	ended_at timestamptz,
 	job_type text COLLATE "C",
@@ -431,6 +432,7 @@ CREATE TABLE job_dependencies (
 CREATE INDEX job_dependencies_depends_on ON job_dependencies (depends_on);
 COMMENT ON TABLE job_dependencies IS 'Which jobs a job waits for, or has waited for, as long as it is there';
 COMMENT ON COLUMN job_dependencies.on_failure IS 'What an end of depends_on without success does to the blocked job: block, cancel or run';
+COMMENT ON COLUMN job_dependencies.shares_result IS 'Whether the owner of the job had the rights of the owner of depends_on';
 COMMENT ON COLUMN job_dependencies.status IS 'How depends_on has ended; NULL: it is waited for';
 COMMENT ON COLUMN job_dependencies.job_type IS 'Of depends_on, once it has ended';
 COMMENT ON COLUMN job_dependencies.result IS 'Of depends_on, once it has completed';
@@ -1043,6 +1045,12 @@ CREATE FUNCTION current_job(
 COMMENT ON FUNCTION current_job()
 	IS 'The SQL job that this session runs now; nulls when there is none';
 
+CREATE FUNCTION parent_results(job_id bigint DEFAULT NULL, worker_id uuid DEFAULT NULL)
+	RETURNS TABLE (job_id bigint, job_type text, status text, result jsonb)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'jobqueue_parent_results';
+COMMENT ON FUNCTION parent_results(bigint, uuid)
+	IS 'What the jobs in depends_on have left, of the running SQL job or of a job that an outside worker holds';
+
 CREATE PROCEDURE wait_for_jobs(
 		job_types text[] DEFAULT NULL,
 		timeout interval DEFAULT '30 seconds',
@@ -1209,9 +1217,9 @@ BEGIN
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	functions := CASE job_role
-		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,enqueue_http,http_check_url,publish_event,current_job,job_log,skip_current_job,run_job,drain_jobs}'::text[]
-		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,skip_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,throttle_job_type,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,skip_current_job,run_job,drain_jobs,requeue_job,requeue_jobs,retry_from_dlq,purge_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,throttle_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
+		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,enqueue_http,http_check_url,publish_event,current_job,job_log,parent_results,skip_current_job,run_job,drain_jobs}'::text[]
+		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,skip_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,parent_results,throttle_job_type,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,parent_results,skip_current_job,run_job,drain_jobs,requeue_job,requeue_jobs,retry_from_dlq,purge_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,throttle_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,job_timeline,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -1630,6 +1638,78 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION job_state(jobs_queue)
 	IS 'The status of a job, with queued and running told apart further: scheduled, retrying, stalled';
+
+CREATE FUNCTION job_timeline(job_id bigint)
+	RETURNS TABLE (at timestamptz, event text, detail jsonb)
+	LANGUAGE sql STABLE PARALLEL SAFE ROWS 20
+BEGIN ATOMIC
+	SELECT e.at, e.event, e.detail
+	FROM (
+		SELECT r.instant AS at, 0 AS place, 0::bigint AS n, 'planned' AS event, jsonb_strip_nulls(jsonb_build_object(
+				'task_id', r.task_id, 'task', t.name, 'kind', r.kind)) AS detail
+		FROM jobs_queue q
+			JOIN cron_runs r ON r.task_id = q.cron_task_id AND r.instant = q.cron_instant
+			LEFT JOIN cron_tasks t ON t.id = r.task_id
+		WHERE q.id = job_timeline.job_id AND r.job_id = q.id
+		UNION ALL
+		SELECT q.created_at, 1, 0, 'created', jsonb_strip_nulls(jsonb_build_object('job_type', q.job_type,
+				'owner', q.owner, 'priority', q.priority, 'max_attempts', q.max_attempts, 'unique_key', q.unique_key,
+				'group_key', q.group_key, 'correlation_id', q.correlation_id))
+		FROM jobs_queue q WHERE q.id = job_timeline.job_id
+		UNION ALL
+		SELECT q.created_at, 2, 0, 'blocked', jsonb_build_object('depends_on', d.parents)
+		FROM jobs_queue q
+			CROSS JOIN LATERAL (
+				SELECT jsonb_agg(p.depends_on ORDER BY p.depends_on) AS parents
+				FROM job_dependencies p
+				WHERE p.job_id = q.id AND (p.ended_at IS NULL OR p.ended_at > q.created_at)) d
+		WHERE q.id = job_timeline.job_id AND d.parents IS NOT NULL
+		UNION ALL
+		SELECT d.ended_at, 3, d.depends_on, 'parent_ended', jsonb_strip_nulls(jsonb_build_object('job_id', d.depends_on,
+				'job_type', d.job_type, 'status', d.status,
+				'on_failure', CASE WHEN d.status <> 'completed' THEN d.on_failure END))
+		FROM job_dependencies d WHERE d.job_id = job_timeline.job_id AND d.status IS NOT NULL
+		UNION ALL
+		SELECT d.at, 4, 0, 'unblocked', '{}'
+		FROM jobs_queue q
+			CROSS JOIN LATERAL (
+				SELECT max(p.ended_at) AS at FROM job_dependencies p WHERE p.job_id = q.id
+				HAVING bool_and(p.status = 'completed' OR (p.status IS NOT NULL AND p.on_failure = 'run'))) d
+		WHERE q.id = job_timeline.job_id AND d.at > q.created_at
+		UNION ALL
+		SELECT q.scheduled_at, 5, 0, 'scheduled', jsonb_build_object('attempt',
+				CASE WHEN q.status IN ('queued', 'blocked') THEN q.attempts + 1 ELSE q.attempts END)
+		FROM jobs_queue q WHERE q.id = job_timeline.job_id AND q.scheduled_at > q.created_at
+		UNION ALL
+		SELECT c.started_at, 6, c.claim_no, 'started', jsonb_strip_nulls(jsonb_build_object('claim_no', c.claim_no,
+				'attempt', c.attempt, 'stage', nullif(c.stage, ''), 'worker_id', c.worker_id, 'worker', w.name))
+		FROM (
+				SELECT r.started_at, r.claim_no, r.attempt, r.stage, r.worker_id
+				FROM job_runs r WHERE r.job_id = job_timeline.job_id AND r.started_at IS NOT NULL
+				UNION ALL
+				SELECT q.locked_at, q.claim_no, q.attempts, q.stage, q.locked_by
+				FROM jobs_queue q WHERE q.id = job_timeline.job_id AND q.status = 'running') c
+			LEFT JOIN registered_workers w ON w.worker_id = c.worker_id
+		UNION ALL
+		SELECT l.logged_at, 7, l.id, 'log', jsonb_build_object('claim_no', l.claim_no, 'level', l.level, 'message', l.message)
+				|| CASE WHEN l.data IS NULL THEN '{}' ELSE jsonb_build_object('data', l.data) END
+		FROM job_logs l WHERE l.job_id = job_timeline.job_id
+		UNION ALL
+		SELECT q.cancel_requested_at, 8, 0, 'cancel_requested', '{}'
+		FROM jobs_queue q WHERE q.id = job_timeline.job_id AND q.cancel_requested_at IS NOT NULL
+		UNION ALL
+		SELECT r.finished_at, 9, r.claim_no, r.status, jsonb_strip_nulls(jsonb_build_object('claim_no', r.claim_no,
+				'attempt', r.attempt, 'charged', r.charged, 'error', r.error, 'command_tag', r.command_tag))
+		FROM job_runs r WHERE r.job_id = job_timeline.job_id
+		UNION ALL
+		SELECT q.finished_at, 10, 0, 'finished', jsonb_strip_nulls(jsonb_build_object('status', q.status,
+				'attempts', q.attempts, 'error', CASE WHEN q.status <> 'completed' THEN q.last_error END))
+		FROM jobs_queue q WHERE q.id = job_timeline.job_id AND q.finished_at IS NOT NULL
+	) e
+	ORDER BY e.at, e.place, e.n;
+END;
+COMMENT ON FUNCTION job_timeline(bigint)
+	IS 'What is known of a job, in order: its parents, claims, log lines and ends';
 
 -- ---------------------------------------------------------------------------
 -- Triggers

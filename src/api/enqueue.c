@@ -21,6 +21,7 @@
 #include "queue/enqueue.h"
 #include "queue/job_types.h"
 #include "queue/validate.h"
+#include "queue/workflow.h"
 
 PG_FUNCTION_INFO_V1(jobqueue_enqueue_job);
 PG_FUNCTION_INFO_V1(jobqueue_enqueue_jobs);
@@ -202,6 +203,7 @@ jobqueue_enqueue_job_batch(PG_FUNCTION_ARGS)
 	JsonbIteratorToken token;
 	JsonbValue	value;
 	JqNewJob   *parsed;
+	int64	   *ids;
 	int			number = 0;
 
 	jq_argument_required(fcinfo, 0, "jobs");
@@ -228,11 +230,9 @@ jobqueue_enqueue_job_batch(PG_FUNCTION_ARGS)
 	}
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	ids = jq_workflow_enqueue(parsed, number);
 	for (int i = 0; i < number; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		return_id(fcinfo, jq_enqueue(&parsed[i]));
-	}
+		return_id(fcinfo, ids[i]);
 	return (Datum) 0;
 }
 
@@ -255,7 +255,7 @@ read_object(Jsonb *object, int number, JqNewJob *job)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("unrecognized key \"%s\" in element %d of jobs", key,
 							number),
-					 errhint("The keys are the arguments of enqueue_job().")));
+					 errhint("The keys are the arguments of enqueue_job(), \"key\" and \"depends_on_keys\".")));
 	}
 	if (job->job_type == 0)
 		ereport(ERROR,
@@ -301,6 +301,10 @@ set_member(JqNewJob *job, const char *key, JsonbValue *value)
 		job->correlation_id = member_text(key, value);
 	else if (strcmp(key, "depends_on") == 0)
 		job->depends_on = member_array(key, value, INT8OID);
+	else if (strcmp(key, "key") == 0)
+		job->key = member_text(key, value);
+	else if (strcmp(key, "depends_on_keys") == 0)
+		job->depends_on_keys = member_array(key, value, TEXTOID);
 	else if (strcmp(key, "on_parent_failure") == 0)
 		job->on_parent_failure =
 			jq_dependencies_on_failure(TextDatumGetCString(member_text(key, value)));

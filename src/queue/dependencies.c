@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -43,21 +44,22 @@ static JqStatement find_completed_run = {
 };
 
 static JqStatement add_pending = {
-	.text = "INSERT INTO @.job_dependencies (job_id, depends_on, on_failure)"
-	" SELECT $1, unnest($2), $3",
-	.nargs = 3,
-	.argtypes = {INT8OID, INT8ARRAYOID, TEXTOID}
+	.text = "INSERT INTO @.job_dependencies (job_id, depends_on, on_failure,"
+	" shares_result)"
+	" SELECT $1, p.id, $3, p.shared FROM unnest($2, $4) AS p (id, shared)",
+	.nargs = 4,
+	.argtypes = {INT8OID, INT8ARRAYOID, TEXTOID, BOOLARRAYOID}
 };
 
 /* What the parent left is copied: it may be gone before the job runs. */
 static JqStatement add_completed = {
 	.text = "INSERT INTO @.job_dependencies (job_id, depends_on, on_failure,"
-	" status, ended_at, job_type, result)"
-	" SELECT $1, p.id, $3, 'completed', coalesce(x.ended_at, now()),"
-	" x.job_type, x.result FROM unnest($2) AS p (id)"
-	" LEFT JOIN LATERAL (" JQ_LEFT_BY("p.id") ") x ON true",
-	.nargs = 3,
-	.argtypes = {INT8OID, INT8ARRAYOID, TEXTOID}
+	" shares_result, status, ended_at, job_type, result)"
+	" SELECT $1, p.id, $3, p.shared, 'completed', coalesce(x.ended_at, now()),"
+	" x.job_type, x.result FROM unnest($2, $4) AS p (id, shared)"
+	" LEFT JOIN LATERAL (" JQ_LEFT_BY("p.id", "p.shared") ") x ON true",
+	.nargs = 4,
+	.argtypes = {INT8OID, INT8ARRAYOID, TEXTOID, BOOLARRAYOID}
 };
 
 /* Who waits for the job, of its parents and theirs. */
@@ -114,8 +116,10 @@ static const char *const on_failure_names[] = {
 	[JQ_ON_FAILURE_RUN] = "run"
 };
 
-static void look_at_parent(JqParents *parents, int64 id, int *completed);
-static bool lock_parent(bool is_live, int64 id, JqStatus *status);
+static JqStatus look_at_parent(int64 id, Oid *owner);
+static bool lock_parent(bool is_live, int64 id, JqStatus *status, Oid *owner);
+static void add(JqStatement *statement, int64 job_id,
+				const JqParents *parents, int first, int count);
 static bool is_listed(int64 id, uint64 rows);
 static bool has_edges(Oid index, int column, const int64 *ids, int nids,
 					  bool only_pending);
@@ -136,61 +140,67 @@ void
 jq_dependencies_look(JqParents *parents)
 {
 	int64	   *completed = palloc(sizeof(int64) * Max(parents->count, 1));
+	bool	   *completed_shared = palloc(sizeof(bool) * Max(parents->count, 1));
 	int			ncompleted = 0;
 
+	parents->shared = palloc(sizeof(bool) * Max(parents->count, 1));
 	parents->failed = palloc(sizeof(int64) * Max(parents->count, 1));
 	parents->nfailed = 0;
 	parents->pending = 0;
 	for (int i = 0; i < parents->count; i++)
 	{
 		int64		id = parents->ids[i];
-		int			before = ncompleted;
+		Oid			owner;
+		JqStatus	status = look_at_parent(id, &owner);
+		bool		is_shared = OidIsValid(owner) &&
+			has_privs_of_role(parents->owner, owner);
 
 		CHECK_FOR_INTERRUPTS();
-		look_at_parent(parents, id, &ncompleted);
-		if (ncompleted > before)
-			completed[before] = id;
-		else
-			parents->ids[parents->pending++] = id;
+		if (status == JQ_STATUS_COMPLETED)
+		{
+			completed[ncompleted] = id;
+			completed_shared[ncompleted++] = is_shared;
+			continue;
+		}
+		parents->ids[parents->pending] = id;
+		parents->shared[parents->pending++] = is_shared;
+		if (jq_job_status_is_final(status))
+			parents->failed[parents->nfailed++] = id;
 	}
 	memcpy(parents->ids + parents->pending, completed,
 		   sizeof(int64) * ncompleted);
+	memcpy(parents->shared + parents->pending, completed_shared,
+		   sizeof(bool) * ncompleted);
 }
 
 /*
  * An ended parent without success keeps its children waiting: it is locked
- * too, because it may be about to complete after all.
+ * too, because it may be about to complete after all.  Nobody knows whose a
+ * job was that has left no more than its run.
  */
-static void
-look_at_parent(JqParents *parents, int64 id, int *completed)
+static JqStatus
+look_at_parent(int64 id, Oid *owner)
 {
 	Datum		values[1] = {Int64GetDatum(id)};
 	JqStatus	status;
 
 	/* A second look finds what was requeued between the two of the first. */
 	for (int i = 0; i < 2; i++)
-	{
-		if (lock_parent(true, id, &status))
-			return;
-		if (!lock_parent(false, id, &status))
-			continue;
-		if (status == JQ_STATUS_COMPLETED)
-			(*completed)++;
-		else
-			parents->failed[parents->nfailed++] = id;
-		return;
-	}
+		if (lock_parent(true, id, &status, owner) ||
+			lock_parent(false, id, &status, owner))
+			return status;
 	jq_scope_refresh();
 	if (jq_statement_query(&find_completed_run, values, NULL, 1) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("job " INT64_FORMAT " in depends_on does not exist", id)));
-	(*completed)++;
+	*owner = InvalidOid;
+	return JQ_STATUS_COMPLETED;
 }
 
 /* Keeps a parent in its status and leaf; false when it is not in this one. */
 static bool
-lock_parent(bool is_live, int64 id, JqStatus *status)
+lock_parent(bool is_live, int64 id, JqStatus *status, Oid *owner)
 {
 	const JqCatalog *catalog = jq_catalog();
 	JqTable		leaf;
@@ -209,6 +219,7 @@ lock_parent(bool is_live, int64 id, JqStatus *status)
 	{
 		jq_job_read(row, &parent);
 		*status = parent.status;
+		*owner = parent.owner;
 	}
 	jq_table_close(&leaf);
 	return is_found;
@@ -217,21 +228,28 @@ lock_parent(bool is_live, int64 id, JqStatus *status)
 void
 jq_dependencies_add(int64 job_id, const JqParents *parents)
 {
-	Datum		values[3] = {Int64GetDatum(job_id)};
-	int			completed = parents->count - parents->pending;
-
-	values[2] = CStringGetTextDatum(on_failure_names[parents->on_failure]);
 	if (parents->pending > 0)
-	{
-		values[1] = jq_dependencies_array(parents->ids, parents->pending);
-		jq_statement_execute(&add_pending, values, NULL, 0);
-	}
-	if (completed > 0)
-	{
-		values[1] = jq_dependencies_array(parents->ids + parents->pending,
-										  completed);
-		jq_statement_execute(&add_completed, values, NULL, 0);
-	}
+		add(&add_pending, job_id, parents, 0, parents->pending);
+	if (parents->count > parents->pending)
+		add(&add_completed, job_id, parents, parents->pending,
+			parents->count - parents->pending);
+}
+
+static void
+add(JqStatement *statement, int64 job_id, const JqParents *parents, int first,
+	int count)
+{
+	Datum	   *shared = palloc(sizeof(Datum) * count);
+	Datum		values[4];
+
+	for (int i = 0; i < count; i++)
+		shared[i] = BoolGetDatum(parents->shared[first + i]);
+	values[0] = Int64GetDatum(job_id);
+	values[1] = jq_dependencies_array(parents->ids + first, count);
+	values[2] = CStringGetTextDatum(on_failure_names[parents->on_failure]);
+	values[3] = PointerGetDatum(construct_array(shared, count, BOOLOID, 1,
+												true, TYPALIGN_CHAR));
+	jq_statement_execute(statement, values, NULL, 0);
 }
 
 void

@@ -16,10 +16,11 @@
 
 /*
  * For the text of a statement: what a job that has completed left, as ended_at,
- * job_type, result.
+ * job_type, result; the result only where "is_shared".
  */
-#define JQ_LEFT_BY(id) \
-	"SELECT x.ended_at, x.job_type, x.result FROM (" \
+#define JQ_LEFT_BY(id, is_shared) \
+	"SELECT x.ended_at, x.job_type," \
+	" CASE WHEN " is_shared " THEN x.result END AS result FROM (" \
 	" (SELECT q.finished_at AS ended_at, q.job_type, q.result" \
 	" FROM @.jobs_queue_done q WHERE q.id = " id ")" \
 	" UNION ALL (SELECT r.finished_at, r.job_type, r.result" \
@@ -37,7 +38,10 @@ typedef enum JqOnFailure
 /* The jobs in depends_on of a job to be. */
 typedef struct JqParents
 {
+	Oid			owner;			/* of the job to be */
 	int64	   *ids;			/* pending ones first */
+	bool	   *shared;			/* in that order: whether the owner may see what
+								 * this one leaves */
 	int			count;
 	int			pending;
 	int64	   *failed;			/* of these, which have ended without success */
@@ -49,8 +53,9 @@ typedef struct JqParents
 extern JqOnFailure jq_dependencies_on_failure(const char *name);
 
 /*
- * Looks which of parents->ids, sorted, are still to complete.  Each stays
- * locked until the transaction ends, so that none ends unseen.  Raises P0002
+ * Looks which of parents->ids, sorted, are still to complete, and whose results
+ * parents->owner has a right to see.  Each stays locked until the transaction
+ * ends, so that none ends unseen.  Raises P0002
  * for a job that never existed.
  */
 extern void jq_dependencies_look(JqParents *parents);

@@ -97,7 +97,8 @@ static JqStatement select_edges = {
 /* The result is copied: the parent may be gone before the child runs. */
 static JqStatement mark_completed = {
 	.text = "UPDATE @.job_dependencies d SET status = 'completed',"
-	" (ended_at, job_type, result) = (" JQ_LEFT_BY("d.depends_on") ")"
+	" (ended_at, job_type, result) = (" JQ_LEFT_BY("d.depends_on",
+												 "d.shares_result") ")"
 	" WHERE d.depends_on = ANY ($1) AND d.status IS NULL"
 	" RETURNING d.job_id",
 	.nargs = 1,

@@ -129,6 +129,7 @@ jq_enqueue(const JqNewJob *job)
 	{
 		if (job->unique_key != 0 && job->unique_mode != JQ_UNIQUE_SKIP)
 			jq_dependencies_lock_order();
+		parents.owner = OidIsValid(job->owner) ? job->owner : jq_scope_caller();
 		jq_dependencies_look(&parents);
 	}
 	fill_values(job, parents.pending, values, nulls);

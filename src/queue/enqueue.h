@@ -41,6 +41,8 @@ typedef struct JqNewJob
 	Datum		tags;			/* text[] */
 	Datum		metadata;		/* jsonb */
 	JqOnFailure on_parent_failure;
+	Datum		key;			/* text: of enqueue_job_batch */
+	Datum		depends_on_keys;	/* text[]: the same */
 	Oid			owner;			/* whom the caller may act as; InvalidOid: the
 								 * caller */
 } JqNewJob;
