@@ -69,7 +69,7 @@ REGRESS        = install enqueue claim resolve backoff error_rules operate trans
                  http_url http_jobs endpoint_status limits circuits dead_letters
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
-                 resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim event_subscriptions circuit_probe purge
+                 resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim event_subscriptions circuit_probe purge parent_failure
 ISOLATION_OPTS = --inputdir=$(srcdir)/test --outputdir=. --temp-instance=tmp_check_iso $(TEMP_SERVER)
 TAP_TESTS      = 1
 PROVE_TESTS    = test/t/*.pl

@@ -16,6 +16,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -123,6 +124,9 @@ static void add(JqStatement *statement, int64 job_id,
 static bool is_listed(int64 id, uint64 rows);
 static bool has_edges(Oid index, int column, const int64 *ids, int nids,
 					  bool only_pending);
+static int	count_edges(Relation rel, Oid index, int column, int64 id,
+						bool only_pending, Snapshot snapshot,
+						bool only_first);
 
 JqOnFailure
 jq_dependencies_on_failure(const char *name)
@@ -393,33 +397,65 @@ jq_dependencies_has_parents(const int64 *ids, int nids)
 					 JQ_DEPENDENCY_JOB_ID, ids, nids, false);
 }
 
-/* A probe costs a tenth of a statement, and most jobs have no edges. */
+/*
+ * A probe costs a tenth of a statement, and most jobs have no edges.  One that
+ * the transaction's own snapshot is too old for would be missed by all that
+ * follows, and its job would wait for ever.
+ */
 static bool
 has_edges(Oid index, int column, const int64 *ids, int nids,
 		  bool only_pending)
 {
+	Snapshot	latest = NULL;
 	Relation	rel;
 	bool		is_found = false;
 
 	if (nids == 0 || !jq_dependencies_exist())
 		return false;
 	rel = table_open(jq_catalog()->job_dependencies, AccessShareLock);
-	for (int i = 0; i < nids && !is_found; i++)
+	if (IsolationUsesXactSnapshot())
+		latest = RegisterSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < nids; i++)
 	{
-		ScanKeyData key;
-		SysScanDesc scan;
-		HeapTuple	edge;
+		int			visible = count_edges(rel, index, column, ids[i],
+										  only_pending, GetActiveSnapshot(),
+										  latest == NULL);
 
-		ScanKeyInit(&key, column, BTEqualStrategyNumber, F_INT8EQ,
-					Int64GetDatum(ids[i]));
-		scan = systable_beginscan(rel, index, OidIsValid(index),
-								  GetActiveSnapshot(), 1, &key);
-		while (!is_found && HeapTupleIsValid(edge = systable_getnext(scan)))
-			is_found = !only_pending ||
-				heap_attisnull(edge, JQ_DEPENDENCY_STATUS,
-							   RelationGetDescr(rel));
-		systable_endscan(scan);
+		if (latest != NULL &&
+			visible != count_edges(rel, index, column, ids[i], only_pending,
+								   latest, false))
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not serialize access due to concurrent changes of what waits for job " INT64_FORMAT,
+							ids[i]),
+					 errhint("The transaction might succeed if retried.")));
+		is_found |= visible > 0;
+		if (is_found && latest == NULL)
+			break;
 	}
+	if (latest != NULL)
+		UnregisterSnapshot(latest);
 	table_close(rel, AccessShareLock);
 	return is_found;
+}
+
+static int
+count_edges(Relation rel, Oid index, int column, int64 id, bool only_pending,
+			Snapshot snapshot, bool only_first)
+{
+	int			count = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	edge;
+
+	ScanKeyInit(&key, column, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(id));
+	scan = systable_beginscan(rel, index, OidIsValid(index), snapshot, 1, &key);
+	while (!(only_first && count > 0) &&
+		   HeapTupleIsValid(edge = systable_getnext(scan)))
+		if (!only_pending ||
+			heap_attisnull(edge, JQ_DEPENDENCY_STATUS, RelationGetDescr(rel)))
+			count++;
+	systable_endscan(scan);
+	return count;
 }
