@@ -66,7 +66,7 @@ REGRESS        = install enqueue claim resolve backoff error_rules operate trans
                  cron_operate import_crontab import_pg_cron bad_input members user_triggers \
                  safety row_security capture foreign_triggers lanes \
                  lane_faults owners wait async_claim run_job control secrets events \
-                 http_url http_jobs endpoint_status limits circuits dead_letters
+                 http_url http_jobs endpoint_status limits circuits dead_letters workflow
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
                  resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim event_subscriptions circuit_probe purge parent_failure

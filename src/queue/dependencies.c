@@ -281,7 +281,7 @@ jq_dependencies_refuse_cycle(int64 job_id, const JqParents *parents)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("job " INT64_FORMAT " cannot wait for jobs that wait for it",
 						job_id),
-				 errdetail("Job " INT64_FORMAT " waits for it, and one in depends_on is that job or waits for it.",
+				 errdetail("It would wait for job " INT64_FORMAT ", which waits for it.",
 						   DatumGetInt64(jq_statement_value(0, 1)))));
 }
 
