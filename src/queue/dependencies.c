@@ -117,6 +117,7 @@ static const char *const on_failure_names[] = {
 	[JQ_ON_FAILURE_RUN] = "run"
 };
 
+static void put_blocked_last(int64 *ids, int count);
 static JqStatus look_at_parent(int64 id, Oid *owner);
 static bool lock_parent(bool is_live, int64 id, JqStatus *status, Oid *owner);
 static void add(JqStatement *statement, int64 job_id,
@@ -151,6 +152,7 @@ jq_dependencies_look(JqParents *parents)
 	parents->failed = palloc(sizeof(int64) * Max(parents->count, 1));
 	parents->nfailed = 0;
 	parents->pending = 0;
+	put_blocked_last(parents->ids, parents->count);
 	for (int i = 0; i < parents->count; i++)
 	{
 		int64		id = parents->ids[i];
@@ -175,6 +177,44 @@ jq_dependencies_look(JqParents *parents)
 		   sizeof(int64) * ncompleted);
 	memcpy(parents->shared + parents->pending, completed_shared,
 		   sizeof(bool) * ncompleted);
+}
+
+/*
+ * The order that the ends of jobs lock in: those that end, and then those that
+ * wait for them.  Both groups stay in the order of their ids.
+ */
+static void
+put_blocked_last(int64 *ids, int count)
+{
+	const JqCatalog *catalog = jq_catalog();
+	int64	   *blocked = palloc(sizeof(int64) * Max(count, 1));
+	int			nblocked = 0;
+	int			nothers = 0;
+	JqTable		live;
+	TupleTableSlot *row;
+
+	if (count < 2)
+		return;
+	jq_table_open(&live, catalog->jobs_queue_live);
+	row = jq_table_slot(&live);
+	for (int i = 0; i < count; i++)
+	{
+		bool		is_blocked = false;
+
+		if (jq_table_find_by_id(&live, catalog->jobs_queue_live_pkey, ids[i], row))
+		{
+			JqJob		job;
+
+			jq_job_read(row, &job);
+			is_blocked = job.status == JQ_STATUS_BLOCKED;
+		}
+		if (is_blocked)
+			blocked[nblocked++] = ids[i];
+		else
+			ids[nothers++] = ids[i];
+	}
+	jq_table_close(&live);
+	memcpy(ids + nothers, blocked, sizeof(int64) * nblocked);
 }
 
 /*
