@@ -159,7 +159,7 @@ jq_dependencies_look(JqParents *parents)
 		Oid			owner;
 		JqStatus	status = look_at_parent(id, &owner);
 		bool		is_shared = OidIsValid(owner) &&
-			has_privs_of_role(parents->owner, owner);
+		has_privs_of_role(parents->owner, owner);
 
 		CHECK_FOR_INTERRUPTS();
 		if (status == JQ_STATUS_COMPLETED)

@@ -40,8 +40,8 @@ typedef struct JqParents
 {
 	Oid			owner;			/* of the job to be */
 	int64	   *ids;			/* pending ones first */
-	bool	   *shared;			/* in that order: whether the owner may see what
-								 * this one leaves */
+	bool	   *shared;			/* in that order: whether the owner may see
+								 * what this one leaves */
 	int			count;
 	int			pending;
 	int64	   *failed;			/* of these, which have ended without success */

@@ -98,7 +98,7 @@ static JqStatement select_edges = {
 static JqStatement mark_completed = {
 	.text = "UPDATE @.job_dependencies d SET status = 'completed',"
 	" (ended_at, job_type, result) = (" JQ_LEFT_BY("d.depends_on",
-												 "d.shares_result") ")"
+												   "d.shares_result") ")"
 	" WHERE d.depends_on = ANY ($1) AND d.status IS NULL"
 	" RETURNING d.job_id",
 	.nargs = 1,
