@@ -73,6 +73,7 @@ static struct
 }			moving;
 
 static bool fired_for_leaf(FunctionCallInfo fcinfo);
+static bool is_our_table(Oid relid);
 static HeapTuple guard_insert(TriggerData *trigger);
 static HeapTuple guard_update(TriggerData *trigger);
 static HeapTuple guard_delete(TriggerData *trigger);
@@ -132,6 +133,14 @@ fired_for_leaf(FunctionCallInfo fcinfo)
 		return false;
 	relid = RelationGetRelid(trigger->tg_relation);
 	return relid == jq_catalog()->jobs_queue_live ||
+		relid == jq_catalog()->jobs_queue_done;
+}
+
+static bool
+is_our_table(Oid relid)
+{
+	return relid == jq_catalog()->jobs_queue ||
+		relid == jq_catalog()->jobs_queue_live ||
 		relid == jq_catalog()->jobs_queue_done;
 }
 
@@ -657,10 +666,12 @@ jobqueue_cancel_dependents(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	JqEndedJobs ended = {.are_deleted = true};
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) ||
+		!is_our_table(RelationGetRelid(trigger->tg_relation)))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"_cancel_dependents\" must be called as a trigger")));
+				 errmsg("function \"_cancel_dependents\" must be called as the trigger of jobs_queue")));
 	/* The functions that delete jobs see to this themselves. */
 	if (jq_scope_write_mode() != JQ_WRITE_PLAIN || !jq_dependencies_exist())
 		return PointerGetDatum(NULL);

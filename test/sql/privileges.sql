@@ -84,6 +84,7 @@ RESET ROLE;
 -- Nobody else than a trigger calls a trigger function, on its own table.
 SELECT _guard_job();
 SELECT _release_dependents();
+SELECT _cancel_dependents();
 SELECT _guard_job_type();
 SELECT _job_types_changed();
 SELECT _guard_cron_task();
@@ -97,6 +98,9 @@ INSERT INTO regress_jobqueue.other VALUES (1);
 DROP TRIGGER t ON regress_jobqueue.other;
 CREATE TRIGGER t AFTER INSERT ON regress_jobqueue.other FOR EACH STATEMENT EXECUTE FUNCTION _release_dependents();
 INSERT INTO regress_jobqueue.other VALUES (1);
+DROP TRIGGER t ON regress_jobqueue.other;
+CREATE TRIGGER t AFTER DELETE ON regress_jobqueue.other REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION _cancel_dependents();
+DELETE FROM regress_jobqueue.other;
 DROP TRIGGER t ON regress_jobqueue.other;
 CREATE TRIGGER t BEFORE INSERT ON regress_jobqueue.other FOR EACH ROW EXECUTE FUNCTION _guard_job_type();
 INSERT INTO regress_jobqueue.other VALUES (1);
