@@ -67,11 +67,21 @@ static JqStatement oldest_statement = {
 	"WHERE o.status <> 'error'"
 };
 
-/* The newest of those that are too many. */
+/*
+ * The newest of those that are too many, whose place among those of the same
+ * instant goes by their ids.  Written so that the index alone gives the order,
+ * also to a plan that was made while the table was empty.
+ */
+#define OF_KIND(alias) \
+	"FROM @.jobs_queue_done " alias " WHERE " alias ".job_type = $1 " \
+	"AND " alias ".status = $2 AND " alias ".finished_at "
+
 static JqStatement surplus_statement = {
-	.text = "SELECT d.finished_at, d.id FROM @.jobs_queue_done d "
-	"WHERE d.job_type = $1 AND d.status = $2 AND d.finished_at IS NOT NULL "
-	"ORDER BY d.finished_at DESC, d.id DESC OFFSET $3 LIMIT 1",
+	.text = "SELECT e.finished_at, (SELECT t.id " OF_KIND("t")
+	"= e.finished_at ORDER BY t.id + 0 DESC OFFSET $3 - "
+	"(SELECT count(*) " OF_KIND("n") "> e.finished_at) LIMIT 1) "
+	"FROM (SELECT d.finished_at " OF_KIND("d") "IS NOT NULL "
+	"ORDER BY d.finished_at DESC OFFSET $3 LIMIT 1) e",
 	.nargs = 3,
 	.argtypes = {TEXTOID, TEXTOID, INT8OID}
 };
