@@ -39,7 +39,7 @@
 #include "worker/worker.h"
 
 #define BATCH 1000
-#define MAX_CRON_BATCHES 100
+#define MAX_TABLE_BATCHES 100
 #define ROUND_MS 60000
 #define STEP_MS 10				/* looking, before others have their turn */
 #define REST 4					/* times the work took */
@@ -86,21 +86,36 @@ static JqStatement surplus_statement = {
 	.argtypes = {TEXTOID, TEXTOID, INT8OID}
 };
 
-/* A run just decided stays: the clock may be the one that is wrong. */
-static JqStatement prune_cron_runs_statement = {
-	.text = "WITH gone AS (DELETE FROM @.cron_runs WHERE (task_id, instant) IN "
-	"(SELECT r.task_id, r.instant FROM @.cron_runs r WHERE r.instant < $1 "
-	"AND r.decided_at < $1 ORDER BY r.instant LIMIT $2) "
-	"RETURNING 1) SELECT count(*) FROM gone",
-	.nargs = 2,
-	.argtypes = {TIMESTAMPTZOID, INT8OID}
-};
+/*
+ * Tables with an index by age: whether they have rows older than $1, and the
+ * deletion of at most $2 of them.
+ */
+typedef struct AgedTable
+{
+	JqStatement has_old;
+	JqStatement prune;
+	const int  *keep_minutes;	/* -1: for ever */
+} AgedTable;
 
-static JqStatement old_cron_runs_statement = {
-	.text = "SELECT EXISTS (SELECT FROM @.cron_runs WHERE instant < $1 "
-	"AND decided_at < $1)",
-	.nargs = 1,
-	.argtypes = {TIMESTAMPTZOID}
+static AgedTable aged_tables[] = {
+	/* A run just decided stays: the clock may be the one that is wrong. */
+	{
+		.has_old = {
+			.text = "SELECT EXISTS (SELECT FROM @.cron_runs "
+			"WHERE instant < $1 AND decided_at < $1)",
+			.nargs = 1,
+			.argtypes = {TIMESTAMPTZOID}
+		},
+		.prune = {
+			.text = "DELETE FROM @.cron_runs WHERE (task_id, instant) IN "
+			"(SELECT r.task_id, r.instant FROM @.cron_runs r "
+			"WHERE r.instant < $1 AND r.decided_at < $1 "
+			"ORDER BY r.instant LIMIT $2)",
+			.nargs = 2,
+			.argtypes = {TIMESTAMPTZOID, INT8OID}
+		},
+		.keep_minutes = &jq_config_keep_cron_runs
+	}
 };
 
 /* What is to be deleted of a job type and status in this round. */
@@ -138,8 +153,9 @@ static void report(const Surplus *surplus, const ErrorData *fault);
 static int64 tend_runs(void);
 static void prune_sector(void *arg);
 static BlockNumber first_page(BlockNumber pages);
-static bool has_old_cron_runs(TimestampTz until);
-static int64 prune_cron_runs(TimestampTz until);
+static void prune_table(void *arg);
+static bool has_old_rows(AgedTable *table, TimestampTz until);
+static uint64 prune_rows(AgedTable *table, TimestampTz until);
 
 long
 jq_retention_tend(bool at_once)
@@ -384,33 +400,42 @@ first_page(BlockNumber pages)
 	return (BlockNumber) (pg_prng_double(&pg_global_prng_state) * pages);
 }
 
-/* Looks first: deleting nothing would cost a transaction id. */
 void
-jq_retention_prune_cron_runs(void *arg)
+jq_retention_prune_tables(void)
 {
-	TimestampTz until = GetCurrentTimestamp() -
-	(int64) jq_config_keep_cron_runs * USECS_PER_MINUTE;
+	for (int i = 0; i < (int) lengthof(aged_tables); i++)
+		if (*aged_tables[i].keep_minutes >= 0)
+			(void) jq_worker_protect(prune_table, &aged_tables[i]);
+}
 
-	if (!has_old_cron_runs(until))
+/* Looks first: deleting nothing would cost a transaction id. */
+static void
+prune_table(void *arg)
+{
+	AgedTable  *table = (AgedTable *) arg;
+	TimestampTz until = GetCurrentTimestamp() -
+	*table->keep_minutes * USECS_PER_MINUTE;
+
+	if (!has_old_rows(table, until))
 		return;
-	for (int i = 0; i < MAX_CRON_BATCHES; i++)
+	for (int i = 0; i < MAX_TABLE_BATCHES; i++)
 	{
-		if (prune_cron_runs(until) < BATCH)
+		if (prune_rows(table, until) < BATCH)
 			break;
 		CHECK_FOR_INTERRUPTS();
 	}
 }
 
 static bool
-has_old_cron_runs(TimestampTz until)
+has_old_rows(AgedTable *table, TimestampTz until)
 {
 	Datum		values[] = {TimestampTzGetDatum(until)};
 	bool		result;
 
-	jq_db_begin("looking for old cron runs");
+	jq_db_begin("looking for old records");
 	jq_scope_enter_read_only();
 	jq_scope_prefer_indexes();
-	(void) jq_statement_query(&old_cron_runs_statement, values, NULL, 0);
+	(void) jq_statement_query(&table->has_old, values, NULL, 0);
 	result = DatumGetBool(jq_statement_value(0, 1));
 	jq_scope_leave();
 	jq_db_commit();
@@ -418,17 +443,16 @@ has_old_cron_runs(TimestampTz until)
 }
 
 /* Returns how many were deleted. */
-static int64
-prune_cron_runs(TimestampTz until)
+static uint64
+prune_rows(AgedTable *table, TimestampTz until)
 {
 	Datum		values[] = {TimestampTzGetDatum(until), Int64GetDatum(BATCH)};
-	int64		deleted;
+	uint64		deleted;
 
-	jq_db_begin("deleting old cron runs");
+	jq_db_begin("deleting old records");
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	jq_scope_prefer_indexes();
-	(void) jq_statement_execute(&prune_cron_runs_statement, values, NULL, 0);
-	deleted = DatumGetInt64(jq_statement_value(0, 1));
+	deleted = jq_statement_execute(&table->prune, values, NULL, 0);
 	jq_scope_leave();
 	jq_db_commit();
 	return deleted;

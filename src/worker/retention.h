@@ -18,7 +18,10 @@
  */
 extern long jq_retention_tend(bool at_once);
 
-/* Deletes rows of cron_runs that are older than jobqueue.keep_cron_runs. */
-extern void jq_retention_prune_cron_runs(void *arg);
+/*
+ * Once a minute: deletes the old rows of tables that have an index by age,
+ * such as cron_runs.
+ */
+extern void jq_retention_prune_tables(void);
 
 #endif							/* JQ_RETENTION_H */

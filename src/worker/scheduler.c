@@ -191,7 +191,7 @@ run_cycle(void)
 	if (jq_clock_ms() >= prune_at)
 	{
 		prune_at = jq_clock_ms() + PRUNE_INTERVAL_MS;
-		(void) jq_worker_protect(jq_retention_prune_cron_runs, NULL);
+		jq_retention_prune_tables();
 		(void) jq_worker_protect(jq_maintenance_forget_secrets, NULL);
 		if (roles_changed)
 		{

@@ -161,6 +161,14 @@ while ($node->safe_psql('postgres', q{SELECT count(*) FROM job_runs}) > 0 && $st
 }
 is($node->safe_psql('postgres', q{SELECT count(*) FROM job_runs}), '0', 'in the end there is none left') or diag("$steps steps");
 
+# Old rows of cron_runs, in the first cycle of a scheduler
+$node->safe_psql('postgres', q{
+	INSERT INTO cron_runs (task_id, instant, kind, decided_at)
+	SELECT 1, now() - a, 'schedule', now() - a FROM unnest('{4 days,2 days}'::interval[]) a;
+	SELECT pg_terminate_backend(pid) FROM _server_workers() WHERE kind = 'scheduler'});
+wait_for_query($node, q{SELECT count(*) FROM cron_runs}, 1);
+is($node->safe_psql('postgres', q{SELECT instant > now() - interval '3 days' FROM cron_runs}), 't', 'cron_runs forgets what is old');
+
 # What the watchdog does is to be seen
 $offset = -s $node->logfile;
 $node->safe_psql('postgres', qq{SELECT enqueue_jobs('silent', '{1,2,3}'); SELECT FROM claim_jobs('$worker', '{silent}', lease => '1 millisecond')});
