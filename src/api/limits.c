@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -15,10 +14,8 @@
 #include "api/arguments.h"
 #include "base/interval.h"
 #include "base/names.h"
-#include "base/scope.h"
-#include "base/statement.h"
-#include "queue/activity.h"
 #include "queue/limits.h"
+#include "queue/throttle.h"
 
 PG_FUNCTION_INFO_V1(jobqueue_throttle_job_type);
 PG_FUNCTION_INFO_V1(jobqueue_limit_counts);
@@ -26,30 +23,11 @@ PG_FUNCTION_INFO_V1(jobqueue_limit_counts);
 #define MAX_DELAY_US (366 * USECS_PER_DAY)
 #define COUNT_COLUMNS 6
 
-/* Of several callers, the one who knows of the longest delay counts. */
-static JqStatement throttle = {
-	.text = "INSERT INTO @.job_types AS t (job_type, runner, throttled_until)"
-	" VALUES ($1, CASE WHEN $1 IN ('sql', 'http') THEN $1 ELSE 'external' END,"
-	" $2) ON CONFLICT (job_type) DO UPDATE SET throttled_until = $2"
-	" WHERE t.throttled_until IS NULL OR t.throttled_until < $2",
-	.nargs = 2,
-	.argtypes = {TEXTOID, TIMESTAMPTZOID}
-};
-
-static JqStatement end_throttle = {
-	.text = "UPDATE @.job_types SET throttled_until = NULL"
-	" WHERE job_type = $1 AND throttled_until > clock_timestamp()",
-	.nargs = 1,
-	.argtypes = {TEXTOID}
-};
-
 Datum
 jobqueue_throttle_job_type(PG_FUNCTION_ARGS)
 {
-	Datum		values[2];
 	char	   *job_type;
 	int64		delay_us;
-	bool		is_changed;
 
 	jq_argument_required(fcinfo, 0, "job_type");
 	jq_argument_required(fcinfo, 1, "delay");
@@ -57,15 +35,7 @@ jobqueue_throttle_job_type(PG_FUNCTION_ARGS)
 	jq_name_check_required(job_type, "job_type");
 	delay_us = jq_interval_us(PG_GETARG_INTERVAL_P(1), "delay", 0,
 							  MAX_DELAY_US);
-	values[0] = CStringGetTextDatum(job_type);
-	values[1] = TimestampTzGetDatum(GetCurrentTimestamp() + delay_us);
-	jq_scope_enter(JQ_WRITE_PLAIN);
-	is_changed = jq_statement_execute(delay_us > 0 ? &throttle : &end_throttle,
-									  values, NULL, 0) > 0;
-	jq_scope_leave();
-	if (is_changed && delay_us == 0)
-		jq_activity_wake_at_commit();
-	PG_RETURN_BOOL(is_changed);
+	PG_RETURN_BOOL(jq_throttle_job_type(job_type, delay_us));
 }
 
 /* No rows when the library was not preloaded. */

@@ -41,6 +41,7 @@
 #include "queue/job_types.h"
 #include "queue/resolve.h"
 #include "queue/running.h"
+#include "queue/throttle.h"
 
 /* A claim to be ended by jq_resolve_reclaim(). */
 typedef struct LostJob
@@ -289,6 +290,8 @@ fail(JqChange *change, const JqOutcome *outcome, JqRun *run)
 	jq_job_set(change->next, JQ_JOB_LAST_ERROR,
 			   CStringGetTextDatum(run->error));
 	verdict = judge(change, outcome, run);
+	if (verdict.throttle_us > 0)
+		jq_throttle_after_error(job->job_type, verdict.throttle_us);
 	if (job->cancel_requested)
 	{
 		run->status = "cancelled";
