@@ -211,6 +211,26 @@ SELECT resolve_job(id, :w1, true) FROM jobs_queue WHERE status = 'running';
 SELECT priority FROM claim_jobs(:w1, max_jobs => 10) ORDER BY priority;
 DELETE FROM jobs_queue;
 
+-- Of a type with groups: other stages go on, and one job is let through.
+UPDATE job_types SET group_concurrency = 1 WHERE job_type = 'ship';
+SELECT count(enqueue_job('ship', stage => 'label', group_key => 'g' || n)) FROM generate_series(1, 5) n;
+SELECT count(enqueue_job('ship', stage => 'bill', group_key => 'h' || n)) FROM generate_series(1, 5) n;
+SELECT stage, count(*) FROM claim_jobs(:w1, '{ship}', 3) GROUP BY stage;
+SELECT resolve_job(id, :w1, false, 'down') FROM jobs_queue WHERE status = 'running';
+SELECT stage, count(*) FROM claim_jobs(:w1, '{ship}', 10) GROUP BY stage;
+SELECT resolve_job(id, :w1, true) FROM jobs_queue WHERE status = 'running';
+SELECT stage, state FROM circuits;
+UPDATE job_circuits SET retry_at = now();
+CALL wait_for_jobs('{ship}', '1 minute');
+SELECT stage, count(*) FROM claim_jobs(:w1, '{ship}', 10) GROUP BY stage;
+SELECT count(*) FROM claim_jobs(:w1, '{ship}', 10);
+SELECT resolve_job(id, :w1, true) FROM jobs_queue WHERE status = 'running';
+SELECT stage, state FROM circuits;
+CALL wait_for_jobs('{ship}', '1 minute');
+UPDATE job_types SET group_concurrency = NULL WHERE job_type = 'ship';
+SELECT stage, count(*) FROM claim_jobs(:w1, '{ship}', 10) GROUP BY stage;
+DELETE FROM jobs_queue;
+
 -- Distinct jobs: a poison job does not open it.
 UPDATE job_types SET breaker_distinct_jobs = true WHERE job_type = 'ship';
 SELECT enqueue_job('ship', priority => 1) > 0 AS enqueued;
