@@ -487,13 +487,17 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 	if (!claiming->ignores_limits)
 		admission = jq_circuit_admit(job->job_type, job->stage, now, &until);
 	if (admission == JQ_CIRCUIT_OPEN)
+	{
+		claiming->must_stop = false;
 		return JQ_TAKING_CIRCUIT;
+	}
 	is_limited = !claiming->ignores_limits &&
 		jq_limits_apply(&jq_job_type(job->job_type)->limits);
 	if (is_limited)
 		taking = reserve(claiming, job, &now);
 	if (taking != JQ_TAKING_CLAIMED)
 	{
+		claiming->must_stop = false;
 		if (admission == JQ_CIRCUIT_PROBE)
 			jq_circuit_give_up_probe(job->job_type, job->stage);
 		return taking;
