@@ -48,6 +48,9 @@ sub end_cooldown
 $http->sql('CREATE TABLE down (stage text)');
 $http->sql(q{INSERT INTO job_types (job_type, runner, command, max_attempts, backoff, breaker_threshold, breaker_cooldown)
 	VALUES ('ship', 'sql', 'SELECT 1 / (1 - (SELECT count(*) FROM down d WHERE d.stage = $1->>''stage''))', 1000, '{"delay": "0 s"}', 3, '1 hour')});
+# The executor learns that these are quick, and claims many of them at once.
+$http->sql(q{SELECT count(enqueue_job('ship', '{"stage": "quick"}', stage => 'quick')) FROM generate_series(1, 500)});
+$http->wait_for(q{SELECT count(*) FROM jobs_queue_live}, 0);
 $http->sql(q{INSERT INTO down VALUES ('label')});
 $http->sql(q{SELECT count(enqueue_job('ship', jsonb_build_object('stage', s), stage => s)) FROM generate_series(1, 30), unnest('{label,bill}'::text[]) s});
 $http->wait_for(q{SELECT count(*) FROM jobs_queue WHERE stage = 'bill' AND status = 'completed'}, 30);
