@@ -67,6 +67,9 @@ is(publish(2, 'Blue teapot', 'product-2-v2', 'tenant-a'), publish(2, 'Blue teapo
 $shop->query('COMMIT');
 resolve(0, claim(0));
 
+is(publish(2, 'Blue teapot', 'product-2-v1', 'tenant-a'), join("\n", @jobs), 'O1: also when it has been handled long ago');
+is(claim(0), '', 'O1: and it is not handled again');
+
 # ---- settings, several workers ----
 
 is($outbox->sql('SHOW jobqueue.poll_interval'), '5s', 'O3: the poll interval is a setting');
@@ -79,6 +82,17 @@ my @claims = map { claim($_) } 0, 1;
 ok($claims[0] ne '' && $claims[1] ne '' && $claims[0] ne $claims[1], 'O16: two workers claim at the same time, neither waits, nor gets what the other has');
 $_->query('COMMIT') for @importer;
 resolve($_, $claims[$_]) for 0, 1;
+
+# One tenant is busy, another one comes later.
+publish($_, 'Glass', "product-$_-v1", 'tenant-a') for 21 .. 23;
+publish(24, 'Glass', 'product-24-v1', 'tenant-b');
+my @turns;
+while (my $turn = claim(0))
+{
+	push @turns, $outbox->sql('SELECT group_key FROM jobs_queue WHERE id = ' . ($turn =~ s/ .*//r));
+	resolve(0, $turn);
+}
+is("@turns[0, 1]", 'tenant-a tenant-b', 'O1: tenants take turns');
 
 # ---- failures, retries, dead letters ----
 
@@ -100,6 +114,9 @@ my ($dead) = grep { $outbox->sql("SELECT job_type FROM jobs_queue WHERE id = $_"
 is(delays(), '1 2 4 8', 'O5, O7: one second before the second attempt, then always twice as long');
 is($outbox->sql("SELECT status || ' ' || attempts || ' ' || last_error FROM jobs_queue WHERE id = $dead"), 'error 5 no image',
 	'O4: after five attempts it is a dead letter');
+is($outbox->sql("SELECT retry_from_dlq(id) FROM dead_letter_jobs WHERE correlation_id = 'product-5-v1'"), $dead, 'O8: it is retried by its id');
+is($outbox->sql("SELECT status || ' ' || attempts FROM jobs_queue WHERE id = $dead"), 'queued 0', 'O8: with all its attempts');
+delays();
 publish(6, 'Fork', 'product-6-v1', 'tenant-b');
 $outbox->sql(q{UPDATE jobs_queue_live SET max_attempts = 9 WHERE job_type = 'image-import'});
 is(delays(), '1 2 4 8 16 32 60 60', 'O6: no delay is longer than a minute');
@@ -125,11 +142,11 @@ resolve(0, claim(0));
 # ---- what the numbers say ----
 
 is($outbox->sql(q{SELECT job_type || ' ' || completed || ' ' || failed_attempts || ' ' || success_rate || ' ' || retries FROM outbox.metrics WHERE job_type = 'shopify-product'}),
-	'shopify-product 7 2 0.778 2', 'O11: how many attempts were good, failed, and were retries');
+	'shopify-product 11 2 0.846 2', 'O11: how many attempts were good, failed, and were retries');
 is($outbox->sql(q{SELECT bool_and(latency_s[1] > 0 AND latency_s[3] >= latency_s[1]) FROM outbox.metrics}), 't', 'O11: and how long an event took');
 
 my $stats = $outbox->sql(q{SELECT to_jsonb(s) FROM outbox.stats s});
-is_deeply(decode_json($stats), { total => 21, pending => 0, processing => 0, completed => 19, failed => 0, dlq => 2 }, 'O10: events in every state');
+is_deeply(decode_json($stats), { total => 33, pending => 0, processing => 0, completed => 31, failed => 0, dlq => 2 }, 'O10: events in every state');
 is($outbox->sql(q{SELECT schedule || ' ' || enabled FROM cron_tasks WHERE name = 'outbox-stats'}), '* * * * * true', 'O10: every minute');
 $outbox->sql(q{SELECT run_cron_task('outbox-stats')});
 $outbox->wait_until_done(q{job_type <> 'image-import'});
@@ -180,8 +197,8 @@ sub alerts
 	$outbox->wait_until_done(q{job_type <> 'image-import'});
 	return join ', ', map { decode_json($_->{body})->{text} } $server->requests('/ok/alerts');
 }
-is(alerts(), 'outbox: failed attempts in 5 minutes: 17, outbox: new dead letters: 2', 'O17: failures and dead letters are told');
-is(alerts(), 'outbox: failed attempts in 5 minutes: 17, outbox: new dead letters: 2', 'O17: once');
+is(alerts(), 'outbox: failed attempts in 5 minutes: 22, outbox: new dead letters: 2', 'O17: failures and dead letters are told');
+is(alerts(), 'outbox: failed attempts in 5 minutes: 22, outbox: new dead letters: 2', 'O17: once');
 publish(10, 'Vase', 'product-10-v1', 'tenant-a');
 delays();
 like(alerts(), qr/^[^,]*, [^,]*, outbox: new dead letters: 1$/, 'O17: and when there are more');

@@ -1,0 +1,195 @@
+-- Gift cards: each order is a flow in stages (create the customer, issue the card,
+-- send the message), and a retry resumes at the stage that failed.
+--
+--   psql -d shop -v square_url=https://... -v alerts_url=https://... -f gift-card.sql
+--
+-- Run it as a superuser; running it again changes what has changed. The worker is
+-- beside it, and so is what it needs from postgresql.conf. The marks (G1) are
+-- explained in ../README.md.
+\set ON_ERROR_STOP on
+SET client_min_messages = warning;
+\if :{?square_url} \else \set square_url 'https://square.example.com' \endif
+\if :{?alerts_url} \else \set alerts_url 'https://hooks.slack.com/services/T00/B00/XXX' \endif
+
+CREATE EXTENSION IF NOT EXISTS jobqueue;
+
+-- ---------------------------------------------------------------------------
+-- Roles: "shop_webhook" takes orders, "giftcard_worker" works them off, and to
+-- "giftcards" belongs all that follows
+-- ---------------------------------------------------------------------------
+
+SELECT format('CREATE ROLE %I LOGIN', r) FROM unnest('{giftcards,shop_webhook,giftcard_worker}'::text[]) r WHERE to_regrole(r) IS NULL \gexec
+SELECT grant_job_role('giftcards', r) FROM unnest('{producer,operator}'::text[]) r;
+SELECT grant_job_role('shop_webhook', 'producer'), grant_job_role('giftcard_worker', 'worker');
+CREATE SCHEMA IF NOT EXISTS giftcards AUTHORIZATION giftcards;
+SET ROLE giftcards;
+SET search_path = giftcards, public;
+GRANT USAGE ON SCHEMA giftcards TO shop_webhook, giftcard_worker;
+
+-- ---------------------------------------------------------------------------
+-- The flow
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS stages (
+	position integer PRIMARY KEY,
+	stage text NOT NULL UNIQUE,
+	url text NOT NULL				-- the worker POSTs what it knows of the order
+);
+INSERT INTO stages VALUES
+	(1, 'customer', :'square_url' || '/customer'),
+	(2, 'card', :'square_url' || '/card'),
+	(3, 'message', :'square_url' || '/message')
+ON CONFLICT (position) DO UPDATE SET (stage, url) = (EXCLUDED.stage, EXCLUDED.url);
+GRANT SELECT ON stages TO giftcard_worker, shop_webhook;
+
+-- Five attempts (G2), then the dead letters: status "error" (G15). Three failures of a
+-- stage in a row and this stage, no other, is left alone for a minute (G6, G18). A
+-- worker that is silent for a minute loses its job.
+INSERT INTO job_types (job_type, max_attempts, backoff, lease, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, description) VALUES
+	('giftcard', 5, '{"strategy": "exponential", "delay": "2 seconds", "multiplier": 2, "max_delay": "1 minute"}',
+	 '1 minute', true, 3, '60 seconds', '90 days', 'A gift card that was ordered, from customer to message')
+ON CONFLICT (job_type) DO UPDATE SET (max_attempts, backoff, lease, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, description) =
+	(EXCLUDED.max_attempts, EXCLUDED.backoff, EXCLUDED.lease, EXCLUDED.dead_letter, EXCLUDED.breaker_threshold,
+	 EXCLUDED.breaker_cooldown, EXCLUDED.keep_completed, EXCLUDED.description);
+
+-- ---------------------------------------------------------------------------
+-- The table of the runbook: our part of jobs_queue under its own name. What it may do
+-- there it may do here: insert (G1), requeue (G17), postpone (G20), complete (G21)
+-- ---------------------------------------------------------------------------
+
+CREATE OR REPLACE VIEW giftcard_jobs AS
+	SELECT * FROM jobs_queue WHERE job_type = 'giftcard'
+	WITH CASCADED CHECK OPTION;
+ALTER VIEW giftcard_jobs ALTER job_type SET DEFAULT 'giftcard';
+ALTER VIEW giftcard_jobs ALTER stage SET DEFAULT 'customer';
+
+-- Every attempt, with the stage at which it ended (G22).
+CREATE OR REPLACE VIEW giftcard_runs AS
+	SELECT r.job_id, r.correlation_id, r.stage, r.attempt, r.status, r.error, r.started_at, r.finished_at, w.name AS worker
+	FROM job_runs r LEFT JOIN registered_workers w USING (worker_id)
+	WHERE r.job_type = 'giftcard';
+
+-- ---------------------------------------------------------------------------
+-- The webhook: an order and its job in one transaction (G1). The number of the order is
+-- the unique key, so a webhook that is delivered twice makes one card
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS orders (
+	number text PRIMARY KEY,
+	amount_cents integer NOT NULL,
+	email text NOT NULL
+);
+GRANT SELECT, INSERT ON orders TO shop_webhook;
+
+CREATE OR REPLACE FUNCTION receive_order(number text, amount_cents integer, email text) RETURNS bigint
+	LANGUAGE plpgsql SET search_path = giftcards, public, pg_temp
+AS $$
+DECLARE
+	first_stage text := (SELECT s.stage FROM stages s ORDER BY s.position LIMIT 1);
+	job_id bigint;
+BEGIN
+	INSERT INTO orders VALUES (number, amount_cents, email) ON CONFLICT DO NOTHING;
+	IF NOT FOUND THEN
+		RETURN NULL;
+	END IF;
+	job_id := enqueue_job('giftcard', jsonb_build_object('order', number, 'amount_cents', amount_cents, 'email', email),
+		unique_key => number, stage => first_stage, correlation_id => number);
+	RAISE LOG '%', jsonb_build_object('event', 'giftcard.job.enqueued', 'correlationId', number, 'stage', first_stage, 'workerId', NULL);
+	RETURN job_id;
+END
+$$;
+
+-- ---------------------------------------------------------------------------
+-- Events (G3, G8 to G10), with the keys that the dashboards know. The worker prints its
+-- own and keeps them in job_logs; those of circuits are the queue's
+-- ---------------------------------------------------------------------------
+
+CREATE OR REPLACE VIEW giftcard_events AS
+	SELECT l.logged_at AS at, l.data AS event
+	FROM job_logs l
+	WHERE l.message LIKE 'giftcard.%'
+	UNION ALL
+	SELECT q.created_at, jsonb_build_object('event', 'giftcard.job.enqueued', 'correlationId', q.correlation_id,
+		'stage', (SELECT s.stage FROM stages s ORDER BY s.position LIMIT 1), 'workerId', NULL)
+	FROM giftcard_jobs q
+	UNION ALL
+	SELECT e.happened_at, e.data || jsonb_build_object('event', 'giftcard.worker.' || e.event, 'correlationId', NULL, 'stage', e.stage, 'workerId', NULL)
+	FROM queue_events e
+	WHERE e.job_type = 'giftcard';
+
+-- ---------------------------------------------------------------------------
+-- Alerts (G12, G13, G14): a rule is a row, and every half minute a job compares
+-- ---------------------------------------------------------------------------
+
+-- The address is a secret; who may read the tables cannot see it.
+SELECT set_secret('giftcard_alerts_url', :'alerts_url', keep_previous => '0');
+INSERT INTO http_endpoints (name, url) VALUES ('giftcard-alerts', '{{secret.giftcard_alerts_url}}') ON CONFLICT (name) DO NOTHING;
+
+CREATE TABLE IF NOT EXISTS alert_rules (
+	rule text PRIMARY KEY,
+	above bigint NOT NULL,			-- alert when there are more
+	again_after interval NOT NULL,	-- but not more often than this
+	sent_at timestamptz NOT NULL DEFAULT '-infinity'
+);
+INSERT INTO alert_rules (rule, above, again_after) VALUES
+	('failures in 5 minutes', 3, '5 minutes'),
+	('circuits that opened', 0, '0'),
+	('dead letters', 0, '15 minutes')
+ON CONFLICT DO NOTHING;
+
+CREATE OR REPLACE FUNCTION send_alerts() RETURNS SETOF text
+	LANGUAGE plpgsql SET search_path = giftcards, public, pg_temp
+AS $$
+DECLARE
+	found record;
+BEGIN
+	FOR found IN
+		SELECT r.rule, v.value
+		FROM alert_rules r CROSS JOIN LATERAL (
+			SELECT CASE r.rule
+				WHEN 'failures in 5 minutes' THEN
+					(SELECT count(*) FROM giftcard_runs WHERE status = 'failed' AND finished_at > now() - interval '5 minutes')
+				WHEN 'circuits that opened' THEN
+					(SELECT count(*) FROM queue_events WHERE job_type = 'giftcard' AND event = 'circuit_open' AND happened_at > r.sent_at)
+				WHEN 'dead letters' THEN
+					(SELECT count(*) FROM giftcard_jobs WHERE status = 'error')
+			END) AS v(value)
+		WHERE v.value > r.above AND r.sent_at + r.again_after <= now()
+		ORDER BY r.rule FOR UPDATE OF r
+	LOOP
+		PERFORM enqueue_http('giftcard-alerts', jsonb_build_object('text', format('gift cards: %s %s', found.value, found.rule)));
+		UPDATE alert_rules SET sent_at = now() WHERE rule = found.rule;
+		RETURN NEXT found.rule;
+	END LOOP;
+END
+$$;
+SELECT schedule_sql('giftcard-alerts', 'every 30 seconds', 'SELECT giftcards.send_alerts()', catch_up => 'none', overlap => 'skip');
+
+-- ---------------------------------------------------------------------------
+-- The same without a worker: where a stage is one request, the server can send it. Each
+-- is a job of its own that waits for the one before, and a retry repeats just that
+-- ---------------------------------------------------------------------------
+
+INSERT INTO http_endpoints (name, url, body) VALUES ('square', :'square_url' || '/{{job.stage}}', NULL)
+ON CONFLICT (name) DO UPDATE SET url = EXCLUDED.url;
+INSERT INTO job_types (job_type, runner, endpoint, max_attempts, backoff, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, description)
+SELECT 'giftcard-http', 'http', 'square', max_attempts, backoff, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, 'A stage of a gift card'
+FROM job_types WHERE job_type = 'giftcard'
+ON CONFLICT (job_type) DO NOTHING;
+
+CREATE OR REPLACE FUNCTION enqueue_stages(number text, payload jsonb) RETURNS bigint[]
+	LANGUAGE plpgsql SET search_path = giftcards, public, pg_temp
+AS $$
+DECLARE
+	next_stage text;
+	job_id bigint;
+	job_ids bigint[] := '{}';
+BEGIN
+	FOR next_stage IN SELECT s.stage FROM stages s ORDER BY s.position LOOP
+		job_id := enqueue_job('giftcard-http', payload, stage => next_stage, correlation_id => number,
+			unique_key => number || ' ' || next_stage, depends_on => array_remove(ARRAY[job_id], NULL));
+		job_ids := job_ids || job_id;
+	END LOOP;
+	RETURN job_ids;
+END
+$$;
