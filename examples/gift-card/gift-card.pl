@@ -259,4 +259,20 @@ for my $n (1 .. 3)
 $cards->wait_until_done(q{job_type = 'giftcard-http'});
 is(sent('/flaky/1/503/'), 'customer customer card card message message', 'G2: each stage is repeated by itself');
 
+# An outage of the cards.
+sub http_job { my ($stage, $status) = @_; return $operator->query(qq{SELECT enqueue_job('giftcard-http', '{"status": $status}', stage => '$stage')}) }
+my $http_circuit = q{SELECT state FROM job_circuit_status WHERE job_type = 'giftcard-http' AND stage = 'card' AND state <> 'closed'};
+$cards->sql(sprintf q{UPDATE http_endpoints SET url = '%s' WHERE name = 'square'}, $server->url('/status/{{payload.status}}/{{job.stage}}'));
+http_job('card', 503) for 1 .. 5;
+$cards->wait_for($http_circuit, 'open');
+$cards->wait_for(q{SELECT count(*) FROM jobs_queue_live WHERE job_type = 'giftcard-http' AND status = 'running'}, 0);
+my $sent = $server->count('/status/503');
+$cards->sql(q{UPDATE jobs_queue_live SET scheduled_at = now() WHERE job_type = 'giftcard-http'});
+wait_for_status(http_job('message', 200), 'completed');
+is($server->count('/status/503') . ' ' . $cards->sql($http_circuit), "$sent open", 'G18, G19: the server, too, leaves a stage alone that fails, and goes on with the others');
+$cards->sql(sprintf q{UPDATE http_endpoints SET url = '%s' WHERE name = 'square'}, $server->url('/ok/{{job.stage}}'));
+$operator->query(q{SELECT close_circuit('giftcard-http', 'card')});
+$cards->wait_until_done(q{job_type = 'giftcard-http'});
+is($server->count('/ok/card'), 5, 'G23: until it is told to go on');
+
 $cards->conclude;

@@ -92,6 +92,7 @@ while (my $turn = claim(0))
 	push @turns, $outbox->sql('SELECT group_key FROM jobs_queue WHERE id = ' . ($turn =~ s/ .*//r));
 	resolve(0, $turn);
 }
+wait_until_handled();
 is("@turns[0, 1]", 'tenant-a tenant-b', 'O1: tenants take turns');
 
 # ---- failures, retries, dead letters ----
