@@ -258,6 +258,10 @@ for my $n (1 .. 3)
 }
 $cards->wait_until_done(q{job_type = 'giftcard-http'});
 is(sent('/flaky/1/503/'), 'customer customer card card message message', 'G2: each stage is repeated by itself');
+is($operator->query(q{SELECT string_agg(DISTINCT keys, '; ') FROM giftcard_events, LATERAL (SELECT string_agg(k, ' ' ORDER BY k) FROM jsonb_object_keys(event - 'error') k) k(keys)
+	WHERE event->>'correlationId' = 'order-20'}), 'correlationId event stage workerId', 'G3: the events of the server have the same keys');
+is($operator->query(q{SELECT string_agg(split_part(event->>'event', '.job.', 2), ' ' ORDER BY at) FROM giftcard_events WHERE event->>'correlationId' = 'order-20' AND event->>'stage' = 'card'}),
+	'enqueued start failed start completed', 'G9: each attempt has a start and an end');
 
 # An outage of the cards.
 sub http_job { my ($stage, $status) = @_; return $operator->query(qq{SELECT enqueue_job('giftcard-http', '{"status": $status}', stage => '$stage')}) }

@@ -69,6 +69,11 @@ CREATE OR REPLACE VIEW giftcard_runs AS
 	FROM job_runs r LEFT JOIN registered_workers w USING (worker_id)
 	WHERE r.job_type = 'giftcard';
 
+-- What every event has (G3).
+CREATE OR REPLACE FUNCTION event(name text, correlation_id text, stage text, worker_id text) RETURNS jsonb
+	LANGUAGE sql IMMUTABLE
+RETURN jsonb_build_object('event', 'giftcard.' || name, 'correlationId', correlation_id, 'stage', stage, 'workerId', worker_id);
+
 -- ---------------------------------------------------------------------------
 -- The webhook: an order and its job in one transaction (G1). The number of the order is
 -- the unique key, so a webhook that is delivered twice makes one card
@@ -94,28 +99,38 @@ BEGIN
 	END IF;
 	job_id := enqueue_job('giftcard', jsonb_build_object('order', number, 'amount_cents', amount_cents, 'email', email),
 		unique_key => number, stage => first_stage, correlation_id => number);
-	RAISE LOG '%', jsonb_build_object('event', 'giftcard.job.enqueued', 'correlationId', number, 'stage', first_stage, 'workerId', NULL);
+	RAISE LOG '%', event('job.enqueued', number, first_stage, NULL);
 	RETURN job_id;
 END
 $$;
 
 -- ---------------------------------------------------------------------------
 -- Events (G3, G8 to G10), with the keys that the dashboards know. The worker prints its
--- own and keeps them in job_logs; those of circuits are the queue's
+-- own and keeps them in job_logs, those of jobs that the server runs are in job_runs, and
+-- those of circuits are the queue's
 -- ---------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW giftcard_events AS
-	SELECT l.logged_at AS at, l.data AS event
+	SELECT q.created_at AS at, event('job.enqueued', q.correlation_id,
+		CASE q.job_type WHEN 'giftcard' THEN (SELECT s.stage FROM stages s ORDER BY s.position LIMIT 1) ELSE q.stage END, NULL) AS event
+	FROM jobs_queue q
+	WHERE q.job_type IN ('giftcard', 'giftcard-http')
+	UNION ALL
+	SELECT l.logged_at, l.data
 	FROM job_logs l
 	WHERE l.message LIKE 'giftcard.%'
 	UNION ALL
-	SELECT q.created_at, jsonb_build_object('event', 'giftcard.job.enqueued', 'correlationId', q.correlation_id,
-		'stage', (SELECT s.stage FROM stages s ORDER BY s.position LIMIT 1), 'workerId', NULL)
-	FROM giftcard_jobs q
+	SELECT e.at, event('worker.job.' || e.name, r.correlation_id, r.stage, r.worker_id::text) || e.more
+	FROM job_runs r
+		CROSS JOIN LATERAL (VALUES
+			(r.started_at, 'start', '{}'),
+			(r.finished_at, CASE r.status WHEN 'completed' THEN 'completed' ELSE 'failed' END, jsonb_strip_nulls(jsonb_build_object('error', r.error)))
+		) AS e(at, name, more)
+	WHERE r.job_type = 'giftcard-http'
 	UNION ALL
-	SELECT e.happened_at, e.data || jsonb_build_object('event', 'giftcard.worker.' || e.event, 'correlationId', NULL, 'stage', e.stage, 'workerId', NULL)
+	SELECT e.happened_at, e.data || event('worker.' || e.event, NULL, e.stage, NULL)
 	FROM queue_events e
-	WHERE e.job_type = 'giftcard';
+	WHERE e.job_type IN ('giftcard', 'giftcard-http');
 
 -- ---------------------------------------------------------------------------
 -- Alerts (G12, G13, G14): a rule is a row, and every half minute a job compares
@@ -150,7 +165,7 @@ BEGIN
 				WHEN 'failures in 5 minutes' THEN
 					(SELECT count(*) FROM giftcard_runs WHERE status = 'failed' AND finished_at > now() - interval '5 minutes')
 				WHEN 'circuits that opened' THEN
-					(SELECT count(*) FROM queue_events WHERE job_type = 'giftcard' AND event = 'circuit_open' AND happened_at > r.sent_at)
+					(SELECT count(*) FROM queue_events WHERE job_type LIKE 'giftcard%' AND event = 'circuit_open' AND happened_at > r.sent_at)
 				WHEN 'dead letters' THEN
 					(SELECT count(*) FROM giftcard_jobs WHERE status = 'error')
 			END) AS v(value)

@@ -13,6 +13,11 @@ my $outbox = JobQueue::Example->new('outbox', ids => [ map { "O$_" } 1 .. 19 ],
 	variables => { shopify_url => '/ok/shopify', alerts_url => '/ok/alerts' });
 my ($server, $node) = @{$outbox}{qw(server node)};
 
+# What comes every minute comes when the test wants it.
+is($outbox->sql(q{SELECT string_agg(name || ' ' || schedule || ' ' || enabled, ', ' ORDER BY name) FROM cron_tasks}),
+	'outbox-alerts * * * * * true, outbox-stats * * * * * true', 'O10, O17: every minute somebody looks at the numbers');
+$outbox->sql('SELECT pause_cron_task(name) FROM cron_tasks');
+
 # The application with a table of its own, and two workers outside.
 $outbox->sql('CREATE TABLE products (id bigint PRIMARY KEY, title text NOT NULL); GRANT ALL ON products TO shop');
 my $shop = $outbox->session('shop');
@@ -148,14 +153,11 @@ is($outbox->sql(q{SELECT bool_and(latency_s[1] > 0 AND latency_s[3] >= latency_s
 
 my $stats = $outbox->sql(q{SELECT to_jsonb(s) FROM outbox.stats s});
 is_deeply(decode_json($stats), { total => 33, pending => 0, processing => 0, completed => 31, failed => 0, dlq => 2 }, 'O10: events in every state');
-is($outbox->sql(q{SELECT schedule || ' ' || enabled FROM cron_tasks WHERE name = 'outbox-stats'}), '* * * * * true', 'O10: every minute');
 $outbox->sql(q{SELECT run_cron_task('outbox-stats')});
 $outbox->wait_until_done(q{job_type <> 'image-import'});
 like(slurp_file($node->logfile), qr/LOG:  outbox \Q$stats\E/, 'O10: into the log');
 my @foreign = grep { /^\d{4}-/ && !/ outbox-worker / } split /\n/, slurp_file($node->logfile);
 is("@foreign", '', 'O13: every line of which says whose it is');
-is($outbox->sql(q{SELECT enumvals || ' ' || reset_val FROM (SELECT enumvals::text, reset_val FROM pg_settings WHERE name = 'jobqueue.log_level') s}),
-	'{debug,info,warning,error} info', 'O12: how much it says is a setting');
 
 # ---- health ----
 
@@ -226,6 +228,9 @@ publish(12, 'Plate', 'product-12-v1', 'tenant-a');
 is(claim(0), '', 'O14: a worker that is to stop gets no more jobs');
 is(resolve(0, $held), 't', 'O14: and ends those that it has');
 is($importer[0]->query("SELECT heartbeat_worker('$uuid[0]')"), 'f', 'O14: then it ends itself');
+is($outbox->sql(q{SELECT enumvals || ' ' || reset_val FROM (SELECT enumvals::text, reset_val FROM pg_settings WHERE name = 'jobqueue.log_level') s}),
+	'{debug,info,warning,error} info', 'O12: how much is logged is a setting');
+$outbox->sql('ALTER SYSTEM SET jobqueue.log_level = error');
 $_->quit for @importer, $shop, $operator;
 $outbox->disconnect;
 my $stopping = IPC::Run::start([ 'pg_ctl', '-D', $node->data_dir, '-m', 'fast', '-t', '60', 'stop' ], '>', \my $said);
@@ -235,6 +240,8 @@ ok($stopping->finish, 'O14: the server stops');
 $node->_update_pid(0);
 $node->start;
 $outbox->connect;
+$outbox->wait_for(q{SELECT count(*) FROM job_workers WHERE kind = 'scheduler'}, 1);
+is(scalar(() = slurp_file($node->logfile) =~ /jobqueue launcher started/g), 1, 'O12: after it has started again with "error" it says less');
 is($outbox->sql(q{SELECT status || ' ' || attempts FROM jobs_queue WHERE job_type = 'shopify-product' AND correlation_id = 'product-11-v1'}),
 	'completed 1', 'O14: and the request that was under way has been answered, and recorded');
 my %sent = $server->count_by_key('/gate/stop');
