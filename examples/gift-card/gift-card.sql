@@ -53,8 +53,9 @@ ON CONFLICT (job_type) DO UPDATE SET (max_attempts, backoff, lease, dead_letter,
 	 EXCLUDED.breaker_cooldown, EXCLUDED.keep_completed, EXCLUDED.description);
 
 -- ---------------------------------------------------------------------------
--- The table of the runbook: our part of jobs_queue under its own name. What it may do
--- there it may do here: insert (G1), requeue (G17), postpone (G20), complete (G21)
+-- The table of the runbook: our part of jobs_queue, under the name that operators
+-- know. Like it the view takes INSERT (G1) and UPDATE: requeue (G17), postpone (G20),
+-- complete (G21)
 -- ---------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW giftcard_jobs AS

@@ -128,7 +128,7 @@ $outbox->sql(q{UPDATE jobs_queue_live SET max_attempts = 9 WHERE job_type = 'ima
 is(delays(), '1 2 4 8 16 32 60 60', 'O6: no delay is longer than a minute');
 
 # A handler over HTTP that fails twice.
-sub move_shopify { $outbox->sql(sprintf q{UPDATE http_endpoints SET url = '%s' WHERE name = 'shopify'}, $server->url($_[0])); return }
+sub move_shopify { wait_until_handled(); $outbox->sql(sprintf q{UPDATE http_endpoints SET url = '%s' WHERE name = 'shopify'}, $server->url($_[0])); return }
 move_shopify('/flaky/2');
 publish(7, 'Knife', 'product-7-v1', 'tenant-b');
 $outbox->wait_for(q{SELECT attempts FROM jobs_queue WHERE job_type = 'shopify-product' AND correlation_id = 'product-7-v1'}, 1);
