@@ -48,7 +48,7 @@ sub start_worker
 	local $ENV{GIFTCARD_WORKER_ID} = $name;
 	local $ENV{GIFTCARD_WORKER_POLL_MS} = 200;
 	%worker = (said => '', log => '');
-	$worker{run} = IPC::Run::start([ $^X, "$FindBin::RealBin/worker" ], '>', \$worker{said}, '2>', \$worker{log});
+	$worker{run} = IPC::Run::start([ $^X, "$FindBin::RealBin/worker" ], 'init', sub { setpgrp 0, 0 }, '>', \$worker{said}, '2>', \$worker{log});
 	return;
 }
 
@@ -241,8 +241,8 @@ $cards->wait_for(q{SELECT count(*) FROM jobs_queue_live WHERE job_type = 'giftca
 $cards->wait_until('the worker has said all', sub { scalar(grep { $_->{event} eq 'giftcard.worker.job.completed' } events()) == $waiting });
 is($operator->query(q{SELECT count(*) FROM giftcard_runs WHERE worker = 'till 4' AND status = 'completed'}), $waiting, 'G23: and one can watch them complete');
 is(circuits(), '', 'G23: with all circuits closed');
-signal_worker('TERM');
-end_worker();
+kill INT => -$operator->query(q{SELECT info->>'pid' FROM registered_workers WHERE name = 'till 4'});
+is(end_worker() . scalar(grep { $_->{event} eq 'giftcard.worker.loop_error' } events()), '00', 'G7: Ctrl-C ends it without a fault');
 
 # ---- without a worker ----
 
