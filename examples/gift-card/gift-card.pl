@@ -39,14 +39,14 @@ sub stage_at { my ($stage, $path) = @_; $operator->query(sprintf q{UPDATE stages
 my %worker;
 sub start_worker
 {
-	my ($name) = @_;
+	my ($name, $poll_ms) = @_;
 
 	local $ENV{PGHOST} = $node->host;
 	local $ENV{PGPORT} = $node->port;
 	local $ENV{PGDATABASE} = 'postgres';
 	local $ENV{PGUSER} = 'giftcard_worker';
 	local $ENV{GIFTCARD_WORKER_ID} = $name;
-	local $ENV{GIFTCARD_WORKER_POLL_MS} = 200;
+	local $ENV{GIFTCARD_WORKER_POLL_MS} = $poll_ms // 200;
 	%worker = (said => '', log => '');
 	$worker{run} = IPC::Run::start([ $^X, "$FindBin::RealBin/worker" ], 'init', sub { setpgrp 0, 0 }, '>', \$worker{said}, '2>', \$worker{log});
 	return;
@@ -236,11 +236,12 @@ $operator->query(q{SELECT close_circuit('giftcard')});
 my $waiting = $operator->query(q{SELECT count(*) FROM giftcard_jobs WHERE status IN ('queued', 'error')});
 is($operator->query(q{SELECT requeue_jobs('giftcard', '{error}', error_like => '%HTTP status 503')}), 1, 'G23: afterwards all dead letters of it are requeued at once');
 make_due();
-start_worker('till 4');
+start_worker('till 4', 1000);
 $cards->wait_for(q{SELECT count(*) FROM jobs_queue_live WHERE job_type = 'giftcard'}, 0);
 $cards->wait_until('the worker has said all', sub { scalar(grep { $_->{event} eq 'giftcard.worker.job.completed' } events()) == $waiting });
 is($operator->query(q{SELECT count(*) FROM giftcard_runs WHERE worker = 'till 4' AND status = 'completed'}), $waiting, 'G23: and one can watch them complete');
 is(circuits(), '', 'G23: with all circuits closed');
+$cards->wait_for(q{SELECT count(*) FROM pg_stat_activity WHERE usename = 'giftcard_worker' AND state = 'active' AND query LIKE 'CALL%'}, 1);
 kill INT => -$operator->query(q{SELECT info->>'pid' FROM registered_workers WHERE name = 'till 4'});
 is(end_worker() . scalar(grep { $_->{event} eq 'giftcard.worker.loop_error' } events()), '00', 'G7: Ctrl-C ends it without a fault');
 
