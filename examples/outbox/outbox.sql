@@ -44,7 +44,7 @@ END;
 
 -- And a worker outside, which claims "image-import" (O16).
 
--- All of them alike (O4, O5, O6): five attempts, one second before the second one and
+-- All of them alike (O4 to O7): five attempts, one second before the second one and
 -- twice as long before each further one, but at most a minute; then the dead letters.
 -- A busy tenant does not keep the others waiting.
 INSERT INTO job_types (job_type, runner, endpoint, command, description) VALUES
@@ -75,7 +75,7 @@ SELECT subscribe_event('shopify.sync.product', 'shopify-product'),
 CREATE OR REPLACE VIEW outbox_jobs AS
 	SELECT q.* FROM jobs_queue q WHERE q.job_type IN (SELECT s.job_type FROM event_subscriptions s);
 
--- O10
+-- Events in every state (O10).
 CREATE OR REPLACE VIEW stats AS
 	SELECT count(*) AS total,
 		count(*) FILTER (WHERE status IN ('queued', 'blocked')) AS pending,
