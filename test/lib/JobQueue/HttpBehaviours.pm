@@ -1,5 +1,5 @@
-# What JobQueue::HttpServer does at which path. names() lists all; the arguments
-# that a path may have behind the name are in the comments.
+# What JobQueue::HttpServer does at which path. names() lists all, add() adds to
+# them; the arguments that a path may have behind the name are in the comments.
 package JobQueue::HttpBehaviours;
 
 use strict;
@@ -27,6 +27,9 @@ sub _answer
 
 sub _text { return _answer(200, $_[0], 'Content-Type: text/plain' . ($_[1] // '')) }
 sub _json { return _answer(200, $_[0], 'Content-Type: application/json') }
+
+# For those that add() brings.
+sub answer_json { return _json($json->encode($_[0])) }
 
 # Bytes that end with the connection.
 sub _closing { return ([ send => $_[0] ], ['close']) }
@@ -213,6 +216,15 @@ sub new
 	my ($class, $dir) = @_;
 
 	return bless { dir => $dir, asked => {} }, $class;
+}
+
+# More of them, of a test's own: name => code, as above. For servers that start later.
+sub add
+{
+	my (%more) = @_;
+
+	@behaviour{ keys %more } = values %more;
+	return;
 }
 
 sub names { my @names = sort keys %behaviour; return @names }
