@@ -50,7 +50,7 @@ INSERT INTO job_types (job_type, max_attempts, backoff, dead_letter, error_rules
 	{"http_status": 404, "then": "skip"},
 	{"http_status": [410, "3xx"], "then": "fail"},
 	{"http_status": "4xx", "then": "retry", "delay": 7},
-	{"http_status": 503, "then": "release", "throttle": "1 minute"},
+	{"http_status": 503, "then": "release"},
 	{"error_like": "quota \\% of %", "then": "retry", "delay": "1 hour"},
 	{"error_like": "gone", "then": "fail"},
 	{"error_like": "later%", "then": "retry"}]');
@@ -242,6 +242,24 @@ UPDATE jobs_queue SET scheduled_at = now() WHERE id = :id;
 SELECT count(*) FROM claim_next_job(:w1, 'snoozed');
 SELECT cancel_job(:id), snooze_job(:id, :w1, '1 hour');
 SELECT status, attempts FROM jobs_queue WHERE id = :id;
+
+-- a rule that throttles the whole type, as after a 429; and by hand
+INSERT INTO job_types (job_type, error_rules) VALUES
+	('busy', '[{"error_like": "%429%", "then": "release", "delay": "1 second", "throttle": "1 hour"}]');
+SELECT count(*) FROM enqueue_jobs('busy', '{1,2,3}');
+SELECT count(*) FROM claim_jobs(:w1, '{busy}', 1);
+SELECT resolve_job(id, :w1, false, 'HTTP 429') FROM jobs_queue WHERE job_type = 'busy' AND status = 'running';
+SELECT throttled_until - now() BETWEEN '59 minutes' AND '1 hour' AS throttled FROM job_type_status WHERE job_type = 'busy';
+SELECT count(*) FROM claim_jobs(:w1, '{busy}', 3);
+SELECT throttle_job_type('busy', '1 minute') AS shorter, throttle_job_type('busy', '2 hours') AS longer,
+	throttle_job_type('busy', '0') AS ended, throttle_job_type('busy', '0') AS again;
+SELECT count(*) FROM claim_jobs(:w1, '{busy}', 3);
+SELECT throttle_job_type('undeclared', '1 hour');
+SELECT runner FROM job_types WHERE job_type = 'undeclared';
+SELECT regress_rules.outcome(s) FROM unnest(ARRAY[
+	$$SELECT throttle_job_type(NULL, '1 s')$$, $$SELECT throttle_job_type('x', NULL)$$,
+	$$SELECT throttle_job_type('', '1 s')$$, $$SELECT throttle_job_type('x', '-1 s')$$,
+	$$SELECT throttle_job_type('x', '400 days')$$]) s;
 DELETE FROM jobs_queue;
 DELETE FROM job_runs;
 DELETE FROM job_types;
