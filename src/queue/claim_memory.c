@@ -53,6 +53,9 @@
 #define PARK_US (5 * USECS_PER_SEC)
 #define PASS_US (100 * 1000)
 
+/* How long a group waits whose next job is behind an open circuit. */
+#define CIRCUIT_US (1 * USECS_PER_SEC)
+
 /* Most jobs of a lane that one claim offers to their groups. */
 #define MAX_FED 1024
 
@@ -662,8 +665,8 @@ take_turn(Merge *merge, Source *source)
 			end_turn(merge, &turn, source->name->job_type, turn.has_more);
 			break;
 		case JQ_TAKING_CIRCUIT:
-			/* Others may go on; the sweep offers it again. */
-			end_turn(merge, &turn, source->name->job_type, true);
+			/* Others may go on; it is asked again before long. */
+			jq_groups_postpone(&turn, merge->now + CIRCUIT_US);
 			break;
 		case JQ_TAKING_STALE:
 			jq_lanes_count(JQ_COUNT_STALE, 1);
