@@ -35,7 +35,7 @@
 #include "queue/limits.h"
 
 /* How long other claims are waited for. */
-#define WAIT_MS 100
+#define WAIT_MS 1000
 
 /* Places younger than this are not compared with the table. */
 #define AUDIT_AGE_US (5 * USECS_PER_SEC)
@@ -46,6 +46,7 @@ static int	my_counted = -1;	/* entry that this backend counts for */
 static bool begin_count(const JqJobType *type);
 static void end_count(const JqJobType *type, bool is_done);
 static bool wait_for_claims(void);
+static bool is_claiming(int process, uint64 number);
 static void count_jobs(const JqJobType *type, Relation live);
 static void load_rates(const JqJobType *type);
 static void begin_rates(JqLimitedType *entry, const JqLimits *limits);
@@ -135,12 +136,10 @@ wait_for_claims(void)
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("JobqueueLimitCount");
 	for (int i = 0; i < count; i++)
-		numbers[i] = pg_atomic_read_u64(&jq_limit_memory->flags[i].number);
+		numbers[i] = pg_atomic_read_u64(&jq_limit_memory->flags[i].of.number);
 	for (;;)
 	{
-		while (next < count &&
-			   (numbers[next] % 2 == 0 || numbers[next] !=
-				pg_atomic_read_u64(&jq_limit_memory->flags[next].number)))
+		while (next < count && !is_claiming(next, numbers[next]))
 			next++;
 		if (next == count || waited_ms >= WAIT_MS)
 			break;
@@ -152,6 +151,16 @@ wait_for_claims(void)
 	}
 	pfree(numbers);
 	return next == count;
+}
+
+/* Whether a process is still in the claim in this database with that number. */
+static bool
+is_claiming(int process, uint64 number)
+{
+	JqClaimFlag *flag = &jq_limit_memory->flags[process];
+
+	return number % 2 == 1 && flag->of.database == MyDatabaseId &&
+		number == pg_atomic_read_u64(&flag->of.number);
 }
 
 static void

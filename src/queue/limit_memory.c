@@ -150,7 +150,7 @@ init_memory(void)
 	memory->flags = (JqClaimFlag *) rest;
 	memory->nflags = MaxBackends;
 	for (int i = 0; i < memory->nflags; i++)
-		pg_atomic_init_u64(&memory->flags[i].number, 0);
+		pg_atomic_init_u64(&memory->flags[i].of.number, 0);
 	rest += flags_size();
 	memory->timed = (int *) rest;
 	rest += heap_size();

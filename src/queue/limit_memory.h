@@ -136,7 +136,11 @@ typedef struct JqPlace
 /* Whether a backend is in a claim: odd while it is. */
 typedef union JqClaimFlag
 {
-	pg_atomic_uint64 number;
+	struct
+	{
+		pg_atomic_uint64 number;
+		Oid			database;	/* set before */
+	}			of;
 	char		padding[PG_CACHE_LINE_SIZE];
 } JqClaimFlag;
 

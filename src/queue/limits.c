@@ -108,10 +108,14 @@ jq_limits_counts(const JqLimits *limits)
 void
 jq_limits_begin_claim(void)
 {
+	JqClaimFlag *flag;
+
 	if (jq_limit_memory == NULL)
 		return;
+	flag = &jq_limit_memory->flags[jq_compat_my_process()];
+	flag->of.database = MyDatabaseId;
 	is_claiming = true;
-	pg_atomic_fetch_add_u64(&jq_limit_memory->flags[jq_compat_my_process()].number, 1);
+	pg_atomic_fetch_add_u64(&flag->of.number, 1);
 }
 
 void
@@ -120,7 +124,7 @@ jq_limits_end_claim(void)
 	if (!is_claiming)
 		return;
 	is_claiming = false;
-	pg_atomic_fetch_add_u64(&jq_limit_memory->flags[jq_compat_my_process()].number, 1);
+	pg_atomic_fetch_add_u64(&jq_limit_memory->flags[jq_compat_my_process()].of.number, 1);
 }
 
 JqLimitAnswer
