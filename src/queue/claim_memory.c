@@ -332,18 +332,22 @@ add_source(Merge *merge, Source *source)
 		merge->next_due_at = Min(merge->next_due_at, next_at);
 		return;
 	}
-	if (jq_limits_have_groups(&type->limits) && merge->claiming != NULL)
+	if (!jq_limits_have_groups(&type->limits))
 	{
-		if (OidIsValid(jq_catalog()->jobs_queue_live_group))
-		{
-			feed_groups(merge, source);
-			add_groups(merge, source);
-		}
-		else
-			merge->is_complete = false;
+		if (has_ready(merge, source))
+			pairingheap_add(merge->ready, &source->node);
 	}
-	else if (has_ready(merge, source))
-		pairingheap_add(merge->ready, &source->node);
+	else if (!OidIsValid(jq_catalog()->jobs_queue_live_group))
+		merge->is_complete = false;
+	else
+	{
+		/* Who only looks does not feed: what is in a lane may be ready. */
+		if (merge->claiming != NULL)
+			feed_groups(merge, source);
+		else if (has_ready(merge, source))
+			pairingheap_add(merge->ready, &source->node);
+		add_groups(merge, source);
+	}
 }
 
 /* Whether a lane has something ready, and what comes first. */
@@ -627,7 +631,8 @@ look_at_groups(Merge *merge, Source *source)
 							  true, &turn, &source->priority, &next_at))
 	{
 		merge->next_due_at = Min(merge->next_due_at, next_at);
-		merge->claiming->retry_at = Min(merge->claiming->retry_at, next_at);
+		if (merge->claiming != NULL)
+			merge->claiming->retry_at = Min(merge->claiming->retry_at, next_at);
 		return false;
 	}
 	source->head = turn.candidate;
@@ -750,15 +755,16 @@ jq_claim_count_due_by_memory(JqClaiming *looking, const char *job_type,
 {
 	const KnownLanes *known = known_lanes(job_type);
 	Merge		merge = {.claiming = looking};
+	TimestampTz next_at;
+	int			available;
+	int			groups;
 
 	begin_looking(&merge, looking->live.rel, looking->now);
 	*count = 0;
-	*due = palloc(sizeof(JqDueJobs) * Max(known->count, 1));
+	*due = palloc(sizeof(JqDueJobs) * (known->count + 1));
 	for (int i = 0; i < known->count; i++)
 	{
 		Source		source = {.ref = known->refs[i],.name = &known->names[i]};
-		int			available;
-		TimestampTz next_at;
 
 		if (!jq_claim_is_admitted(job_type, source.name->stage, merge.now,
 								  &source.is_probe, &next_at) ||
@@ -771,6 +777,16 @@ jq_claim_count_due_by_memory(JqClaiming *looking, const char *job_type,
 		(*due)[*count].owner = source.name->owner;
 		(*due)[*count].jobs = jq_lane_count_due(source.ref, merge.now,
 												Min(max, available));
+		(*count)++;
+	}
+	groups = jq_limits_have_groups(&jq_job_type(job_type)->limits) &&
+		jq_claim_is_open(NULL, jq_job_type(job_type), merge.now, &available,
+						 &next_at) ?
+		jq_groups_ready(jq_job_type(job_type), Min(max, available)) : 0;
+	if (groups > 0)
+	{
+		(*due)[*count].owner = InvalidOid;
+		(*due)[*count].jobs = groups;
 		(*count)++;
 	}
 	return merge.is_complete;

@@ -86,6 +86,14 @@ SELECT claim('grouped', 10);
 SELECT finish('grouped', 'a2'), finish('grouped', 'b2'), finish('grouped', 'c2');
 SELECT claim('grouped', 10);
 SELECT finish('grouped', 'a3'), finish('grouped', 'b3'), finish('grouped', 'c3'), claim('grouped', 10);
+-- sleepers know of groups
+SELECT enqueue_job('grouped', jsonb_build_object('n', 'd' || i), group_key => 'd') > 0 AS ok FROM generate_series(1, 2) i;
+CALL wait_for_jobs('{grouped}', '0');
+SELECT claim('grouped', 10), claim('grouped');
+CALL wait_for_jobs('{grouped}', '0');
+SELECT finish('grouped', 'd1');
+CALL wait_for_jobs('{grouped}', '0');
+SELECT claim('grouped'), finish('grouped', 'd2');
 -- jobs without a key are not held up
 SELECT enqueue_job('grouped', '{"n": "x"}') > 0, enqueue_job('grouped', '{"n": "y"}') > 0;
 SELECT claim('grouped', 10);
