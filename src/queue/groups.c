@@ -123,7 +123,7 @@ jq_groups_offer(const JqJobType *type, const char *key, JqLaneRef lane,
 
 		if (order != 0)
 			group->has_more = true;
-		if (order <= 0 || keeps_place)
+		if (keeps_place || (order <= 0 && !next_has_place(group)))
 			set_next(group, candidate, lane, priority);
 		else
 			lower_bound(group, priority, &candidate->key);
@@ -190,7 +190,7 @@ jq_groups_begin_turn(const JqJobType *type, TimestampTz now, bool only_look,
 		group = NULL;
 	}
 	if (group == NULL && entry != NULL)
-		group = jq_limits_freed_group(entry);
+		group = jq_limits_freed_group(entry, now);
 	if (group != NULL)
 	{
 		fill_turn(group, turn);

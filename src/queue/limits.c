@@ -68,11 +68,14 @@ static LimitNote *add_note(void);
 static JqLimitAnswer look_at_type(JqLimitedType *entry, const JqLimits *limits,
 								  TimestampTz now, int *available,
 								  TimestampTz *next_at);
-static int	count_lendable(const JqLimitedType *entry);
-static JqLimitAnswer take_place(JqLimitedType *entry, JqGroup *group,
-								const JqJob *job, LimitNote *note);
+static int	count_lendable(int type, int group, bool of_group);
+static JqLimitAnswer take_place(JqLimitedType *entry, const JqLimits *limits,
+								JqGroup *group, const JqJob *job,
+								LimitNote *note);
 static LimitNote *find_lender(int type, int group, bool of_group);
+static bool lends(const LimitNote *note, int type, int group, bool of_group);
 static bool is_counted(int64 job_id, bool of_group);
+static bool has_lendable(const JqGroup *group, const JqLimits *limits);
 static bool holds_place(const JqGroup *group, int64 job_id);
 static void undo(const LimitNote *note);
 static void free_place(const LimitNote *note, Wake *wakes, int *nwakes);
@@ -181,7 +184,7 @@ look_at_type(JqLimitedType *entry, const JqLimits *limits, TimestampTz now,
 	if (limits->max_concurrency > 0)
 	{
 		int			places = limits->max_concurrency - entry->running +
-		count_lendable(entry);
+		count_lendable(jq_limit_type_number(entry), JQ_NO_GROUP, false);
 
 		*available = Min(*available, places);
 		if (places <= 0)
@@ -195,16 +198,23 @@ look_at_type(JqLimitedType *entry, const JqLimits *limits, TimestampTz now,
 
 /* Places that this transaction gives up and may fill again. */
 static int
-count_lendable(const JqLimitedType *entry)
+count_lendable(int type, int group, bool of_group)
 {
-	int			number = jq_limit_type_number(entry);
 	int			count = 0;
 
 	for (int i = 0; i < nnotes; i++)
-		if (notes[i].is_end && notes[i].type == number &&
-			is_counted(notes[i].job_id, false))
+		if (lends(&notes[i], type, group, of_group))
 			count++;
 	return count;
+}
+
+/* Whether a claim ends here whose place nobody has been lent. */
+static bool
+lends(const LimitNote *note, int type, int group, bool of_group)
+{
+	return note->is_end && note->type == type &&
+		(!of_group || (note->group == group && !note->keeps_group)) &&
+		is_counted(note->job_id, of_group);
 }
 
 static bool
@@ -249,12 +259,10 @@ jq_limits_reserve(const JqJobType *type, const JqJob *job, TimestampTz *now)
 		answer = group == NULL ? JQ_LIMIT_GROUP :
 			jq_groups_look(group, &type->limits, *now,
 						   holds_place(group, job->id) ||
-						   find_lender(note->type,
-									   jq_limit_group_number(group), true) != NULL,
-						   &next_at);
+						   has_lendable(group, &type->limits), &next_at);
 	}
 	if (answer == JQ_LIMIT_FREE)
-		answer = take_place(entry, group, job, note);
+		answer = take_place(entry, &type->limits, group, job, note);
 	if (answer == JQ_LIMIT_FREE)
 	{
 		note->has_rate = type->limits.rate.max > 0;
@@ -278,10 +286,9 @@ jq_limits_reserve(const JqJobType *type, const JqJob *job, TimestampTz *now)
 
 /* Where there is none left, one that this transaction gives up. */
 static JqLimitAnswer
-take_place(JqLimitedType *entry, JqGroup *group, const JqJob *job,
-		   LimitNote *note)
+take_place(JqLimitedType *entry, const JqLimits *limits, JqGroup *group,
+		   const JqJob *job, LimitNote *note)
 {
-	const JqLimits *limits = &entry->limits;
 	JqPlace    *place;
 
 	if (group != NULL)
@@ -293,12 +300,16 @@ take_place(JqLimitedType *entry, JqGroup *group, const JqJob *job,
 	note->claim_no = job->claim_no + 1;
 	if (entry->counts == 0)
 		return JQ_LIMIT_FREE;
-	/* A retry may have kept its place in the group. */
 	place = jq_limit_make_place(job->id);
 	if (place == NULL)
 		return JQ_LIMIT_FULL;
-	note->was_kept = place->counts_group;
-	leave_place(place);
+	/* A retry goes on in the place that it kept, whatever the limit is now. */
+	note->was_kept = place->counts_group && group != NULL &&
+		place->group == note->group && limits->group_concurrency > 0;
+	if (note->was_kept)
+		leave_type(place);
+	else
+		leave_place(place);
 	place->claim_no = note->claim_no;
 	place->type = note->type;
 	place->group = note->group;
@@ -313,43 +324,54 @@ take_place(JqLimitedType *entry, JqGroup *group, const JqJob *job,
 	}
 	else if (place->counts_type)
 		entry->running++;
-	if (place->counts_group && group->running >= limits->group_concurrency)
+	if (!place->counts_group || note->was_kept)
+		return JQ_LIMIT_FREE;
+	if (group->running >= limits->group_concurrency)
 	{
 		note->group_lender = find_lender(note->type, note->group, true)->job_id;
 		jq_limit_find_place(note->group_lender)->counts_group = false;
 	}
-	else if (place->counts_group)
+	else
 		group->running++;
 	return JQ_LIMIT_FREE;
 }
 
-/* A claim that ends here, and whose place nobody has been lent. */
 static LimitNote *
 find_lender(int type, int group, bool of_group)
 {
 	for (int i = 0; i < nnotes; i++)
-		if (notes[i].is_end && notes[i].type == type &&
-			(!of_group || notes[i].group == group) &&
-			is_counted(notes[i].job_id, of_group))
+		if (lends(&notes[i], type, group, of_group))
 			return &notes[i];
 	return NULL;
 }
 
+/* Whether a group is below its limit without the places that it gives up. */
+static bool
+has_lendable(const JqGroup *group, const JqLimits *limits)
+{
+	return group->running - count_lendable(group->id.type,
+										   jq_limit_group_number(group), true) <
+		limits->group_concurrency;
+}
+
 JqGroup *
-jq_limits_freed_group(const JqLimitedType *type)
+jq_limits_freed_group(const JqLimitedType *type, TimestampTz now)
 {
 	int			number = jq_limit_type_number(type);
 
 	for (int i = 0; i < nnotes; i++)
 	{
 		JqGroup    *group;
+		TimestampTz next_at;
 
-		if (!notes[i].is_end || notes[i].type != number ||
-			notes[i].group == JQ_NO_GROUP || notes[i].keeps_group ||
-			!is_counted(notes[i].job_id, true))
+		if (notes[i].group == JQ_NO_GROUP ||
+			!lends(&notes[i], number, notes[i].group, true))
 			continue;
 		group = jq_limit_group(notes[i].group);
-		if (group->has_next && group->state == JQ_GROUP_IDLE)
+		if (group->has_next && group->state == JQ_GROUP_IDLE &&
+			has_lendable(group, &type->limits) &&
+			jq_groups_look(group, &type->limits, now, true,
+						   &next_at) == JQ_LIMIT_FREE)
 			return group;
 	}
 	return NULL;
@@ -419,7 +441,10 @@ undo(const LimitNote *note)
 		}
 		leave_type(place);
 		if (note->was_kept)
+		{
 			place->claim_no--;
+			place->is_uncommitted = false;
+		}
 		else
 			drop_place(place);
 	}

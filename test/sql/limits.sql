@@ -115,6 +115,31 @@ UPDATE jobs_queue SET scheduled_at = now() WHERE job_type = 'strict' AND payload
 SELECT claim('strict', 10);
 SELECT finish('strict', 'a1');
 SELECT claim('strict', 10);
+-- also when its next claim is undone, or the limit is below what runs by now
+INSERT INTO job_types (job_type, group_concurrency, group_strict, backoff)
+	VALUES ('undone', 3, true, '{"delay": 0}');
+SELECT count(*) FROM enqueue_jobs('undone', (SELECT array_agg(jsonb_build_object('n', i)) FROM generate_series(1, 5) i), group_key => 'a');
+SELECT claim('undone', 10);
+SELECT finish('undone', '1', false);
+BEGIN;
+SELECT claim('undone', 10);
+ROLLBACK;
+UPDATE job_types SET group_concurrency = 1 WHERE job_type = 'undone';
+SELECT claim('undone', 10);
+SELECT finish('undone', '1'), finish('undone', '2'), claim('undone', 10);
+SELECT finish('undone', '3'), claim('undone', 10);
+-- a place that the same transaction gives up does not do where a rate is over
+INSERT INTO job_types (job_type, group_concurrency, group_rate_max, group_rate_window)
+	VALUES ('both', 1, 2, '1 hour');
+SELECT count(*) FROM enqueue_jobs('both', (SELECT array_agg(jsonb_build_object('n', i)) FROM generate_series(1, 3) i), group_key => 'a');
+SELECT claim('both', 10);
+BEGIN;
+SELECT finish('both', '1');
+SELECT claim('both', 10);
+SELECT finish('both', '2');
+SELECT claim('both', 10);
+COMMIT;
+SELECT claim('both', 10);
 
 DELETE FROM jobs_queue;
 DELETE FROM job_types;
