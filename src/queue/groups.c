@@ -80,6 +80,14 @@ jq_groups_settle(JqGroup *group, TimestampTz now)
 	}
 }
 
+void
+jq_groups_settle_all(JqLimitedType *type, TimestampTz now)
+{
+	for (JqGroup *group = jq_limit_next_group(type, NULL); group != NULL;
+		 group = jq_limit_next_group(type, group))
+		jq_groups_settle(group, now);
+}
+
 /* Only a retry has one before it is claimed. */
 static bool
 next_has_place(const JqGroup *group)

@@ -43,6 +43,9 @@ extern JqLimitAnswer jq_groups_look(JqGroup *group, const JqLimits *limits,
 /* With the lock held: queues the group where it belongs by now. */
 extern void jq_groups_settle(JqGroup *group, TimestampTz now);
 
+/* The same for all groups of a type, whose limits are others now. */
+extern void jq_groups_settle_all(JqLimitedType *type, TimestampTz now);
+
 /*
  * Offers a due job of a lane to its group.  False: there is no room for one
  * more group.

@@ -112,9 +112,7 @@ end_count(const JqJobType *type, bool is_done)
 		entry->counts = jq_limits_counts(&type->limits);
 		entry->has_rates = type->limits.rate.max > 0 ||
 			type->limits.group_rate.max > 0;
-		for (JqGroup *group = jq_limit_next_group(entry, NULL); group != NULL;
-			 group = jq_limit_next_group(entry, group))
-			jq_groups_settle(group, GetCurrentTimestamp());
+		jq_groups_settle_all(entry, GetCurrentTimestamp());
 	}
 	my_counted = -1;
 	jq_limit_unlock();

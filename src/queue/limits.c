@@ -65,6 +65,8 @@ static int	max_notes = 0;
 static bool is_claiming = false;
 
 static LimitNote *add_note(void);
+static void know_limits(JqLimitedType *entry, const JqLimits *limits,
+						TimestampTz now);
 static JqLimitAnswer look_at_type(JqLimitedType *entry, const JqLimits *limits,
 								  TimestampTz now, int *available,
 								  TimestampTz *next_at);
@@ -154,12 +156,26 @@ jq_limits_look(const JqJobType *type, TimestampTz now, int *available,
 		look_at_type(entry, &type->limits, now, available, next_at);
 	if (entry != NULL)
 	{
-		entry->limits = type->limits;
+		know_limits(entry, &type->limits, now);
 		entry->runner = type->runner;
 		entry->role = type->command != NULL ? type->owner : InvalidOid;
 	}
 	jq_limit_unlock();
 	return answer;
+}
+
+/* Groups that the older limits made wait may have their turn now. */
+static void
+know_limits(JqLimitedType *entry, const JqLimits *limits, TimestampTz now)
+{
+	JqLimits	older = entry->limits;
+
+	entry->limits = *limits;
+	if (entry->ngroups > 0 &&
+		(older.group_concurrency != limits->group_concurrency ||
+		 older.group_rate.max != limits->group_rate.max ||
+		 older.group_rate.window_us != limits->group_rate.window_us))
+		jq_groups_settle_all(entry, now);
 }
 
 static JqLimitAnswer
@@ -532,7 +548,11 @@ jq_limits_forget(const JqJobType *type)
 	}
 	else if (entry != NULL && entry->counts != 0 &&
 			 jq_limits_counts(&type->limits) == 0)
+	{
 		jq_limit_forget_places(entry);
+		entry->limits = type->limits;
+		jq_groups_settle_all(entry, GetCurrentTimestamp());
+	}
 	jq_limit_unlock();
 	return had_groups;
 }

@@ -97,6 +97,19 @@ SELECT claim('grouped'), finish('grouped', 'd2');
 -- jobs without a key are not held up
 SELECT enqueue_job('grouped', '{"n": "x"}') > 0, enqueue_job('grouped', '{"n": "y"}') > 0;
 SELECT claim('grouped', 10);
+-- new settings hold at once
+INSERT INTO job_types (job_type, group_concurrency) VALUES ('raised', 1);
+SELECT count(*) FROM (SELECT enqueue_job('raised', jsonb_build_object('n', g || i), group_key => g)
+	FROM unnest('{a,b}'::text[]) g, generate_series(1, 6) i ORDER BY g, i) e;
+SELECT claim('raised', 10);
+UPDATE job_types SET group_concurrency = 2 WHERE job_type = 'raised';
+SELECT claim('raised', 10);
+UPDATE job_types SET group_concurrency = NULL, fair_groups = true WHERE job_type = 'raised';
+SELECT claim('raised', 3);
+UPDATE job_types SET group_rate_max = 1, group_rate_window = '1 hour' WHERE job_type = 'raised';
+SELECT claim('raised', 10);
+UPDATE job_types SET group_rate_max = 9 WHERE job_type = 'raised';
+SELECT claim('raised', 10);
 -- fair: each has its turn, however many jobs it has
 INSERT INTO job_types (job_type, fair_groups) VALUES ('fair', true);
 SELECT count(*) FROM (SELECT enqueue_job('fair', jsonb_build_object('n', g || i), group_key => g)
