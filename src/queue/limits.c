@@ -80,6 +80,7 @@ static bool is_counted(int64 job_id, bool of_group);
 static bool has_lendable(const JqGroup *group, const JqLimits *limits);
 static bool holds_place(const JqGroup *group, int64 job_id);
 static void undo(const LimitNote *note);
+static void count_lenders(const LimitNote *note);
 static void free_place(const LimitNote *note, Wake *wakes, int *nwakes);
 static void leave_place(JqPlace *place);
 static void leave_type(JqPlace *place);
@@ -639,7 +640,10 @@ add_note(void)
 
 /* ---- the end ---- */
 
-/* A prepared transaction keeps its places until the audit. */
+/*
+ * A prepared transaction keeps its places until the audit, those that it has
+ * lent itself, too: for it may still be undone.
+ */
 static void
 commit(bool is_prepared)
 {
@@ -660,10 +664,33 @@ commit(bool is_prepared)
 		place = jq_limit_find_place(notes[i].job_id);
 		if (place != NULL && place->claim_no == notes[i].claim_no)
 			place->is_uncommitted = false;
+		if (is_prepared)
+			count_lenders(&notes[i]);
 	}
 	jq_limit_unlock();
 	for (int i = 0; i < nwakes; i++)
 		wake(&wakes[i]);
+}
+
+static void
+count_lenders(const LimitNote *note)
+{
+	JqPlace    *lender = note->type_lender == 0 ? NULL :
+	jq_limit_find_place(note->type_lender);
+
+	if (lender != NULL && !lender->counts_type)
+	{
+		lender->counts_type = true;
+		jq_limit_memory->types[lender->type].running++;
+	}
+	lender = note->group_lender == 0 ? NULL :
+		jq_limit_find_place(note->group_lender);
+	if (lender != NULL && !lender->counts_group &&
+		lender->group != JQ_NO_GROUP)
+	{
+		lender->counts_group = true;
+		jq_limit_group(lender->group)->running++;
+	}
 }
 
 static void
