@@ -48,12 +48,16 @@ static void end_count(const JqJobType *type, bool is_done);
 static bool wait_for_claims(void);
 static bool is_claiming(int process, uint64 number);
 static void count_jobs(const JqJobType *type, Relation live);
+static void count_jobs_in(const JqJobType *type, Relation live,
+						  Snapshot snapshot);
 static void load_rates(const JqJobType *type);
 static void begin_rates(JqLimitedType *entry, const JqLimits *limits);
 static bool has_place(const JqJob *job, bool counts_retries);
 static void add_place(const JqJobType *type, const JqJob *job);
 static bool still_runs(Relation live, Relation index, TupleTableSlot *slot,
 					   const JqPlace *place);
+static bool runs_in(Relation live, Relation index, TupleTableSlot *slot,
+					const JqPlace *place, Snapshot snapshot);
 static void stop_counting(XactEvent event, void *arg);
 static void stop_in_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 								   SubTransactionId parentSubid, void *arg);
@@ -161,16 +165,12 @@ is_claiming(int process, uint64 number)
 		number == pg_atomic_read_u64(&flag->of.number);
 }
 
+/* In two snapshots: see still_runs(). */
 static void
 count_jobs(const JqJobType *type, Relation live)
 {
-	bool		counts_retries =
-	(jq_limits_counts(&type->limits) & JQ_COUNTS_RETRIES) != 0;
-	Relation	index;
-	TupleTableSlot *slot = table_slot_create(live, NULL);
-	SnapshotData snapshot;
-	IndexScanDesc scan;
-	ScanKeyData key;
+	SnapshotData dirty;
+	Snapshot	latest;
 
 	if (!OidIsValid(jq_catalog()->jobs_queue_live_ready))
 		ereport(ERROR,
@@ -178,12 +178,28 @@ count_jobs(const JqJobType *type, Relation live)
 				 errmsg("cannot count the running jobs of type \"%s\": index \"jobs_queue_live_ready\" does not exist",
 						type->name),
 				 errhint("Create it again, or set the limits of the job type to NULL.")));
-	index = index_open(jq_catalog()->jobs_queue_live_ready, AccessShareLock);
-	InitDirtySnapshot(snapshot);
+	InitDirtySnapshot(dirty);
+	count_jobs_in(type, live, &dirty);
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	count_jobs_in(type, live, latest);
+	UnregisterSnapshot(latest);
+}
+
+static void
+count_jobs_in(const JqJobType *type, Relation live, Snapshot snapshot)
+{
+	bool		counts_retries =
+	(jq_limits_counts(&type->limits) & JQ_COUNTS_RETRIES) != 0;
+	Relation	index = index_open(jq_catalog()->jobs_queue_live_ready,
+								   AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(live, NULL);
+	IndexScanDesc scan;
+	ScanKeyData key;
+
 	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ,
 						   CStringGetTextDatum(type->name));
-	scan = jq_compat_index_beginscan(live, index, &snapshot, 1);
+	scan = jq_compat_index_beginscan(live, index, snapshot, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
@@ -253,7 +269,7 @@ has_place(const JqJob *job, bool counts_retries)
 		 job->attempts > 0 && job->group_key != NULL);
 }
 
-/* Two versions of a job may be seen: it has one place. */
+/* A job may be seen several times, in two versions: it has one place. */
 static void
 add_place(const JqJobType *type, const JqJob *job)
 {
@@ -329,19 +345,38 @@ jq_limits_audit(Relation live)
 	pfree(list);
 }
 
+/*
+ * A dirty snapshot may miss a row that moves to a new version while the index
+ * is read; the other one misses none that is committed.
+ */
 static bool
 still_runs(Relation live, Relation index, TupleTableSlot *slot,
 		   const JqPlace *place)
 {
-	SnapshotData snapshot;
+	SnapshotData dirty;
+	Snapshot	latest;
+	bool		runs;
+
+	InitDirtySnapshot(dirty);
+	if (runs_in(live, index, slot, place, &dirty))
+		return true;
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	runs = runs_in(live, index, slot, place, latest);
+	UnregisterSnapshot(latest);
+	return runs;
+}
+
+static bool
+runs_in(Relation live, Relation index, TupleTableSlot *slot,
+		const JqPlace *place, Snapshot snapshot)
+{
 	IndexScanDesc scan;
 	ScanKeyData key;
 	bool		runs = false;
 
-	InitDirtySnapshot(snapshot);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(place->id.job_id));
-	scan = jq_compat_index_beginscan(live, index, &snapshot, 1);
+	scan = jq_compat_index_beginscan(live, index, snapshot, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (!runs && index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
