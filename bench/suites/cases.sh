@@ -8,12 +8,17 @@
 jobs_per_run=7500
 case_clients=4
 
+case_systems='unkept plpgsql'
+
 # What there is to say about each case.
-describe_case() # case: sets its shape (see case_fill.sql) and the script
+describe_case() # case, system: sets its shape (see case_fill.sql) and the script
 {
 	ready=$case_rows job_type="'bench'" priority=0 payload="'{\"to\": \"someone@example.com\"}'"
 	ahead_rows=0 ahead_priority=0 script=claim_resolve.sql types=$((case_rows / 150))
+	filling=case_fill.sql group_key=NULL
 	case $1 in
+		policy_*) describe_policy "$1" "$2" ;;
+		blocked_*) describe_blocked "$1" "$2" ;;
 		depth_*) ready=${1#depth_} names[$1]="${1#depth_} ready" ;;
 		future_none) names[$1]="$ready ready" ;;
 		future_later) ahead_rows=$ahead names[$1]="and $ahead later" ;;
@@ -48,14 +53,17 @@ payload_of() # bytes
 
 has_case() # case, system: the PL/pgSQL queue cannot claim a job of any type
 {
-	[ "$1" != types_any ] || [ "$2" != plpgsql ]
+	case $1 in
+		types_any) [ "$2" != plpgsql ] ;;
+		policy_* | blocked_*) has_policy "$1" "$2" ;;
+	esac
 }
 
 fill_case() # database, ready rows, rows ahead
 {
 	query "$1" -v ready="$2" -v job_type="$job_type" -v priority="$priority" \
 		-v payload="$payload" -v ahead="$3" -v ahead_priority="$ahead_priority" \
-		-f "$top/bench/sql/case_fill.sql"
+		-v group_key="$group_key" -f "$top/bench/sql/$filling"
 }
 
 create_case() # suite, case, system
@@ -73,16 +81,19 @@ open_case() # suite, case, system
 {
 	local database=${2}_$3
 
-	describe_case "$2"
+	describe_case "$2" "$3"
 	progress "$1, filling: ${names[$2]}, ${names[$3]}"
+	[[ $2 != policy_* && $2 != blocked_* ]] || prepare_policy "$database" "$2"
 	fill_case "$database" "$ready" "$ahead_rows"
 	[ "$3" = plpgsql ] || query "$database" -f "$top/bench/sql/keep_nothing.sql"
 	query "$database" -c 'VACUUM ANALYZE'
+	[[ $2 != policy_* && $2 != blocked_* ]] || count_once "$database"
 	calibrate "$2" "$3"
 }
 
 drop_case() # suite, case, system
 {
+	[[ $2 != blocked_* ]] || must_be_blocked "${2}_$3" "$2"
 	query postgres -c "DROP DATABASE ${2}_$3 WITH (FORCE)"
 }
 
@@ -109,7 +120,7 @@ measure_case() # suite, case, system, round
 {
 	local database=${2}_$3 count=${jobs_per_client[$2 $3]} before
 
-	describe_case "$2"
+	describe_case "$2" "$3"
 	query "$database" -c VACUUM
 	before=$(runs_so_far "$database")
 	run_script "$database" "$script" $case_clients -t "$count" -D types="$types"
@@ -126,7 +137,7 @@ for_each_case() # command, suite, cases, round
 	local case system
 
 	for case in $3; do
-		for system in unkept plpgsql; do
+		for system in $case_systems; do
 			! has_case "$case" "$system" || "$1" "$2" "$case" "$system" "$4"
 		done
 	done
