@@ -56,7 +56,7 @@
 /* How long a group waits whose next job is behind an open circuit. */
 #define CIRCUIT_US (1 * USECS_PER_SEC)
 
-/* Most jobs of a lane that one claim offers to their groups. */
+/* Most jobs of a lane that one claim offers to groups when some are ready. */
 #define MAX_FED 1024
 
 /* The lanes of a job type, or of all, as this backend remembers them. */
@@ -517,7 +517,10 @@ claim_candidates(Merge *merge, const Source *source, const JqJobType *type,
 
 /* ---- groups ---- */
 
-/* Offers what is due in a lane to its groups. */
+/*
+ * Offers what is due in a lane to its groups.  Any number of jobs may wait in
+ * groups that are full: they must not hide those that come after them.
+ */
 static void
 feed_groups(Merge *merge, Source *source)
 {
@@ -530,10 +533,13 @@ feed_groups(Merge *merge, Source *source)
 	int			fed = 0;
 	int			count;
 
-	while (fed < MAX_FED && has_ready(merge, source))
+	while ((fed < MAX_FED ||
+			jq_groups_ready(jq_job_type(source->name->job_type), 1) == 0) &&
+		   has_ready(merge, source))
 	{
 		const JqJobType *type = jq_job_type(source->name->job_type);
 
+		CHECK_FOR_INTERRUPTS();
 		jq_hints_reserve(wish.max);
 		if (jq_lane_take(source->ref, &wish, merge->candidates, &count,
 						 &next_at) != JQ_LANE_READY)

@@ -110,6 +110,12 @@ UPDATE job_types SET group_rate_max = 1, group_rate_window = '1 hour' WHERE job_
 SELECT claim('raised', 10);
 UPDATE job_types SET group_rate_max = 9 WHERE job_type = 'raised';
 SELECT claim('raised', 10);
+-- nor is any group by those before it, however many wait in a full one
+INSERT INTO job_types (job_type, group_concurrency) VALUES ('crowded', 1);
+INSERT INTO jobs_queue (job_type, payload, group_key)
+	SELECT 'crowded', jsonb_build_object('n', 'full' || i), 'full' FROM generate_series(1, 3000) i;
+SELECT enqueue_job('crowded', '{"n": "other"}', group_key => 'other') > 0;
+SELECT claim('crowded'), claim('crowded'), claim('crowded');
 -- fair: each has its turn, however many jobs it has
 INSERT INTO job_types (job_type, fair_groups) VALUES ('fair', true);
 SELECT count(*) FROM (SELECT enqueue_job('fair', jsonb_build_object('n', g || i), group_key => g)
