@@ -32,7 +32,7 @@ OBJS = src/jobqueue.o \
        src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o \
        src/queue/endpoints.o src/queue/http_payload.o src/queue/http_job.o src/queue/http_request.o \
        src/queue/http_outcome.o src/queue/events.o \
-       src/queue/circuits.o src/queue/circuit_counts.o src/queue/queue_events.o \
+       src/queue/circuits.o src/queue/circuit_rows.o src/queue/circuit_counts.o src/queue/queue_events.o \
        src/cron/calendar.o src/cron/decide.o src/cron/definition.o \
        src/cron/describe.o \
        src/cron/expression.o src/cron/plan.o src/cron/runs.o \
