@@ -12,7 +12,7 @@ OBJS = src/jobqueue.o \
        src/worker/worker.o src/worker/launcher.o src/worker/scheduler.o \
        src/worker/demand.o src/worker/maintenance.o src/worker/retention.o src/worker/executor.o src/worker/claimed.o \
        src/worker/batch.o src/worker/dispatcher.o src/worker/delivery.o \
-       src/worker/targets.o src/worker/endings.o src/worker/http_demand.o \
+       src/worker/targets.o src/worker/forgetting.o src/worker/endings.o src/worker/http_demand.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \
@@ -32,7 +32,7 @@ OBJS = src/jobqueue.o \
        src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o \
        src/queue/endpoints.o src/queue/http_payload.o src/queue/http_job.o src/queue/http_request.o \
        src/queue/http_outcome.o src/queue/events.o \
-       src/queue/circuits.o src/queue/circuit_rows.o src/queue/circuit_counts.o src/queue/queue_events.o \
+       src/queue/circuits.o src/queue/circuit_rows.o src/queue/circuit_counts.o src/queue/queue_events.o src/queue/unique.o \
        src/cron/calendar.o src/cron/decide.o src/cron/definition.o \
        src/cron/describe.o \
        src/cron/expression.o src/cron/plan.o src/cron/runs.o \
@@ -66,10 +66,12 @@ REGRESS        = install enqueue claim resolve backoff error_rules operate trans
                  cron_operate import_crontab import_pg_cron bad_input members user_triggers \
                  safety row_security capture foreign_triggers lanes \
                  lane_faults owners wait async_claim run_job control secrets events \
-                 http_url http_jobs endpoint_status limits circuits dead_letters workflow
+                 http_url http_jobs endpoint_status limits circuits dead_letters workflow \
+                 unique_scopes debounce
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
-                 resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim event_subscriptions circuit_probe purge parent_failure
+                 resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim event_subscriptions circuit_probe purge parent_failure \
+                 unique_races
 ISOLATION_OPTS = --inputdir=$(srcdir)/test --outputdir=. --temp-instance=tmp_check_iso $(TEMP_SERVER)
 TAP_TESTS      = 1
 PROVE_TESTS    = test/t/*.pl

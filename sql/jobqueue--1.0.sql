@@ -415,6 +415,37 @@ COMMENT ON TABLE event_subscriptions IS 'Event type, exact or "a.b.*", to the jo
 COMMENT ON COLUMN event_subscriptions.event_type IS 'As in "order.paid"; "order.*" for every type below it; "*" for all';
 COMMENT ON COLUMN event_subscriptions.owner IS 'Whose jobs they will be; NULL: there will be none';
 
+CREATE SEQUENCE published_events_id_seq;
+
+CREATE TABLE published_events (
+	id bigint NOT NULL DEFAULT nextval('@extschema@.published_events_id_seq'),
+	event_type text COLLATE "C" NOT NULL,
+	event_key text COLLATE "C",
+	tenant_id text,
+	payload jsonb,
+	job_types text[] COLLATE "C" NOT NULL DEFAULT '{}',
+	published_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT published_events_pkey PRIMARY KEY (id)
+);
+ALTER SEQUENCE published_events_id_seq OWNED BY published_events.id;
+CREATE UNIQUE INDEX published_events_key ON published_events (event_key) WHERE event_key IS NOT NULL;
+CREATE INDEX published_events_published_at ON published_events (published_at);
+COMMENT ON TABLE published_events IS 'Events, while jobqueue.keep_events is set, for subscriptions to come';
+COMMENT ON COLUMN published_events.job_types IS 'Of which job types there is, or was, a job of this event';
+
+CREATE TABLE job_keys (
+	job_type text COLLATE "C" NOT NULL,
+	unique_key text COLLATE "C" NOT NULL,
+	job_id bigint NOT NULL,
+	expires_at timestamptz,
+	CONSTRAINT job_keys_pkey PRIMARY KEY (job_type, unique_key)
+);
+CREATE INDEX job_keys_job_id ON job_keys (job_id);
+CREATE INDEX job_keys_expires_at ON job_keys (expires_at) WHERE expires_at IS NOT NULL;
+COMMENT ON TABLE job_keys IS 'Unique keys that are taken for longer than a job is live';
+COMMENT ON COLUMN job_keys.job_id IS 'The job that has the key, or had it';
+COMMENT ON COLUMN job_keys.expires_at IS 'Until when it is taken; NULL: as long as the job or one of its runs is kept';
+
 CREATE TABLE job_dependencies (
 	job_id bigint NOT NULL,
 	depends_on bigint NOT NULL,
@@ -559,7 +590,7 @@ BEGIN
 	IF NOT is_empty THEN
 		RETURN NULL;
 	END IF;
-	FOREACH rel IN ARRAY '{job_runs,job_logs,job_dependencies}'::text[]
+	FOREACH rel IN ARRAY '{job_runs,job_logs,job_dependencies,job_keys}'::text[]
 	LOOP
 		BEGIN
 			EXECUTE format('TRUNCATE %I.%I', TG_TABLE_SCHEMA, rel);
@@ -796,11 +827,13 @@ CREATE FUNCTION enqueue_job(
 		timeout interval DEFAULT NULL,
 		tags text[] DEFAULT NULL,
 		metadata jsonb DEFAULT NULL,
-		on_parent_failure text DEFAULT 'block')
+		on_parent_failure text DEFAULT 'block',
+		unique_scope text DEFAULT 'live',
+		unique_period interval DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_job';
-COMMENT ON FUNCTION enqueue_job(text, jsonb, timestamptz, integer, integer, text, text, text, text, text, bigint[], interval, text[], jsonb, text)
-	IS 'Enqueues a job and returns its id; with a unique_key that a live job has, the id of that job';
+COMMENT ON FUNCTION enqueue_job(text, jsonb, timestamptz, integer, integer, text, text, text, text, text, bigint[], interval, text[], jsonb, text, text, interval)
+	IS 'Enqueues a job and returns its id; with a unique_key that is taken, the id of the job that has it';
 
 CREATE FUNCTION enqueue_jobs(
 		job_type text,
@@ -814,10 +847,13 @@ CREATE FUNCTION enqueue_jobs(
 		correlation_id text DEFAULT NULL,
 		timeout interval DEFAULT NULL,
 		tags text[] DEFAULT NULL,
-		metadata jsonb DEFAULT NULL)
+		metadata jsonb DEFAULT NULL,
+		unique_scope text DEFAULT 'live',
+		unique_period interval DEFAULT NULL,
+		unique_mode text DEFAULT 'skip')
 	RETURNS SETOF bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'jobqueue_enqueue_jobs';
-COMMENT ON FUNCTION enqueue_jobs(text, jsonb[], timestamptz, integer, integer, text[], text, text, text, interval, text[], jsonb)
+COMMENT ON FUNCTION enqueue_jobs(text, jsonb[], timestamptz, integer, integer, text[], text, text, text, interval, text[], jsonb, text, interval, text)
 	IS 'Enqueues one job of a type for each payload and returns their ids in that order';
 
 CREATE FUNCTION enqueue_job_batch(jobs jsonb)
@@ -841,10 +877,12 @@ CREATE FUNCTION enqueue_sql(
 		metadata jsonb DEFAULT NULL,
 		run_as regrole DEFAULT NULL,
 		mode text DEFAULT NULL,
-		on_parent_failure text DEFAULT 'block')
+		on_parent_failure text DEFAULT 'block',
+		unique_scope text DEFAULT 'live',
+		unique_period interval DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_sql';
-COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole, text, text)
+COMMENT ON FUNCTION enqueue_sql(text, jsonb, timestamptz, integer, integer, text, text, text, bigint[], interval, text[], jsonb, regrole, text, text, text, interval)
 	IS 'Enqueues an SQL statement that the server runs as run_as (NULL: the caller); $1 is the payload, $2 the job id';
 
 CREATE FUNCTION enqueue_http(
@@ -864,10 +902,12 @@ CREATE FUNCTION enqueue_http(
 		depends_on bigint[] DEFAULT NULL,
 		tags text[] DEFAULT NULL,
 		metadata jsonb DEFAULT NULL,
-		on_parent_failure text DEFAULT 'block')
+		on_parent_failure text DEFAULT 'block',
+		unique_scope text DEFAULT 'live',
+		unique_period interval DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_enqueue_http';
-COMMENT ON FUNCTION enqueue_http(text, jsonb, text, jsonb, interval, text, timestamptz, integer, integer, text, text, text, text, bigint[], text[], jsonb, text)
+COMMENT ON FUNCTION enqueue_http(text, jsonb, text, jsonb, interval, text, timestamptz, integer, integer, text, text, text, text, bigint[], text[], jsonb, text, text, interval)
 	IS 'Enqueues an HTTP request to a URL, or to the endpoint of that name; the server sends it after the transaction has committed, and retries';
 
 -- ---------------------------------------------------------------------------
@@ -895,6 +935,18 @@ CREATE FUNCTION unsubscribe_event(event_type text, job_type text DEFAULT NULL, e
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_unsubscribe_event';
 COMMENT ON FUNCTION unsubscribe_event(text, text, text)
 	IS 'Ends a subscription; false when there is none';
+
+CREATE FUNCTION replay_events(
+		event_type text DEFAULT '*',
+		job_type text DEFAULT NULL,
+		endpoint text DEFAULT NULL,
+		since timestamptz DEFAULT NULL,
+		until timestamptz DEFAULT NULL,
+		max_events integer DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'jobqueue_replay_events';
+COMMENT ON FUNCTION replay_events(text, text, text, timestamptz, timestamptz, integer)
+	IS 'Enqueues the stored events that a job type or an endpoint is subscribed to and has not got; returns how many';
 
 -- ---------------------------------------------------------------------------
 -- Public functions: work
@@ -1219,7 +1271,7 @@ BEGIN
 	functions := CASE job_role
 		WHEN 'producer' THEN '{enqueue_job,enqueue_jobs,enqueue_job_batch,enqueue_sql,enqueue_http,http_check_url,publish_event,current_job,job_log,parent_results,skip_current_job,run_job,drain_jobs}'::text[]
 		WHEN 'worker' THEN '{claim_next_job,claim_jobs,resolve_job,resolve_jobs,resolve_and_claim,complete_job,fail_job,skip_job,release_job,snooze_job,heartbeat_job,set_job_stage,job_log,parent_results,throttle_job_type,register_worker,heartbeat_worker,wait_for_jobs}'::text[]
-		WHEN 'operator' THEN '{current_job,job_log,parent_results,skip_current_job,run_job,drain_jobs,requeue_job,requeue_jobs,retry_from_dlq,purge_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,throttle_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,cron_is_valid,cron_describe,cron_next_runs,job_state,job_timeline,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
+		WHEN 'operator' THEN '{current_job,job_log,parent_results,skip_current_job,run_job,drain_jobs,requeue_job,requeue_jobs,retry_from_dlq,purge_jobs,cancel_job,complete_job,activate_jobs,pause_workers,resume_workers,pause_job_type,resume_job_type,throttle_job_type,open_circuit,close_circuit,stop_worker,schedule_cron_task,schedule_sql,unschedule_cron_task,run_cron_task,pause_cron_task,resume_cron_task,enqueue_cron_tasks,import_crontab,import_pg_cron,http_check_url,set_secret,set_secret_file,drop_secret,test_endpoint,reset_endpoint_stats,secret_problem,subscribe_event,unsubscribe_event,replay_events,cron_is_valid,cron_describe,cron_next_runs,job_state,job_timeline,_exact_call,_crontab_entries,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
 		WHEN 'observer' THEN '{cron_is_valid,cron_describe,cron_next_runs,job_state,_server_workers,_lanes,_claim_counts,_endpoint_health,_circuit_counts,_limit_counts,_queue_status}'::text[]
 		END;
 	IF functions IS NULL THEN
@@ -1265,6 +1317,8 @@ BEGIN
 			('operator', 'TABLE', 'SELECT', 'job_runs'),
 			('operator', 'TABLE', 'SELECT', 'job_logs'),
 			('operator', 'TABLE', 'SELECT', 'job_dependencies'),
+			('operator', 'TABLE', 'SELECT, DELETE', 'job_keys'),
+			('operator', 'TABLE', 'SELECT, DELETE', 'published_events'),
 			('operator', 'TABLE', 'SELECT', 'registered_workers'),
 			('operator', 'TABLE', 'SELECT, DELETE', 'worker_stops'),
 			('operator', 'TABLE', 'SELECT', 'database_identity'),
@@ -1999,7 +2053,7 @@ DECLARE
 BEGIN
 	FOREACH t IN ARRAY '{jobs_queue_live,jobs_queue_done,jobs_queue_id_seq,job_runs,job_logs,job_logs_id_seq,
 		http_endpoints,job_types,cron_tasks,cron_tasks_id_seq,cron_runs,event_subscriptions,
-		event_subscriptions_id_seq,job_dependencies,registered_workers,
+		event_subscriptions_id_seq,published_events,published_events_id_seq,job_keys,job_dependencies,registered_workers,
 		worker_stops,database_identity,job_circuits,queue_events,queue_events_id_seq}'::text[]
 	LOOP
 		PERFORM pg_catalog.pg_extension_config_dump('@extschema@.' || t, '');

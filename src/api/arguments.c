@@ -85,6 +85,17 @@ jq_argument_claim_no(FunctionCallInfo fcinfo, int n)
 	return PG_GETARG_INT32(n);
 }
 
+void
+jq_argument_unique(FunctionCallInfo fcinfo, int mode, int scope, JqNewJob *job)
+{
+	if (!PG_ARGISNULL(mode))
+		job->unique_mode = jq_unique_mode(jq_argument_text(fcinfo, mode));
+	if (!PG_ARGISNULL(scope))
+		job->unique_scope = jq_unique_scope(jq_argument_text(fcinfo, scope));
+	job->unique_period = jq_argument_datum(fcinfo, scope + 1);
+	jq_enqueue_check_unique(job);
+}
+
 Oid
 jq_argument_run_as(FunctionCallInfo fcinfo, int n)
 {

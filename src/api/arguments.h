@@ -12,6 +12,7 @@
 
 #include "fmgr.h"
 #include "nodes/pg_list.h"
+#include "queue/enqueue.h"
 #include "queue/resolve.h"
 #include "utils/uuid.h"
 
@@ -56,6 +57,13 @@ extern Datum *jq_argument_array(FunctionCallInfo fcinfo, int n, Oid type,
  */
 extern List *jq_argument_job_types(FunctionCallInfo fcinfo, int n);
 extern List *jq_argument_add_job_type(List *job_types, const char *job_type);
+
+/*
+ * unique_mode, and unique_scope with unique_period right after it.  Raises
+ * 22023 and 22004 for what does not go together, which takes scheduled_at.
+ */
+extern void jq_argument_unique(FunctionCallInfo fcinfo, int mode, int scope,
+							   JqNewJob *job);
 
 /*
  * The role that argument n, run_as, names, once it is clear that the caller's

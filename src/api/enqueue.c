@@ -32,11 +32,13 @@ static void read_common(FunctionCallInfo fcinfo, JqNewJob *job,
 						int scheduled_at);
 static void return_id(FunctionCallInfo fcinfo, int64 id);
 static void check_payloads(ArrayType *payloads);
-static void enqueue_each(FunctionCallInfo fcinfo, JqNewJob *job,
+static void enqueue_each(FunctionCallInfo fcinfo, const JqNewJob *job,
 						 ArrayType *payloads, ArrayType *unique_keys);
+static void return_ids(FunctionCallInfo fcinfo, JqNewJob *jobs, int count);
 static void read_object(Jsonb *object, int number, JqNewJob *job);
 static bool set_member(JqNewJob *job, const char *key, JsonbValue *value);
 static Datum member_text(const char *key, JsonbValue *value);
+static Datum member_interval(const char *key, JsonbValue *value);
 static int32 member_integer(const char *key, JsonbValue *value);
 static Datum member_array(const char *key, JsonbValue *value, Oid type);
 pg_noreturn static void wrong_member(const char *key, const char *type);
@@ -51,8 +53,7 @@ jobqueue_enqueue_job(PG_FUNCTION_ARGS)
 	job.payload = jq_argument_datum(fcinfo, 1);
 	read_common(fcinfo, &job, 2);
 	job.unique_key = jq_argument_datum(fcinfo, 5);
-	if (!PG_ARGISNULL(6))
-		job.unique_mode = jq_enqueue_unique_mode(jq_argument_text(fcinfo, 6));
+	jq_argument_unique(fcinfo, 6, 15, &job);
 	job.group_key = jq_argument_datum(fcinfo, 7);
 	job.stage = jq_argument_datum(fcinfo, 8);
 	job.correlation_id = jq_argument_datum(fcinfo, 9);
@@ -94,8 +95,7 @@ jobqueue_enqueue_sql(PG_FUNCTION_ARGS)
 								 jq_argument_text(fcinfo, 13));
 	read_common(fcinfo, &job, 2);
 	job.unique_key = jq_argument_datum(fcinfo, 5);
-	if (!PG_ARGISNULL(6))
-		job.unique_mode = jq_enqueue_unique_mode(jq_argument_text(fcinfo, 6));
+	jq_argument_unique(fcinfo, 6, 15, &job);
 	job.correlation_id = jq_argument_datum(fcinfo, 7);
 	job.depends_on = jq_argument_datum(fcinfo, 8);
 	job.timeout = jq_argument_datum(fcinfo, 9);
@@ -127,6 +127,7 @@ jobqueue_enqueue_jobs(PG_FUNCTION_ARGS)
 	job.timeout = jq_argument_datum(fcinfo, 9);
 	job.tags = jq_argument_datum(fcinfo, 10);
 	job.metadata = jq_argument_datum(fcinfo, 11);
+	jq_argument_unique(fcinfo, 14, 12, &job);
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	if (!PG_ARGISNULL(5))
@@ -155,9 +156,10 @@ check_payloads(ArrayType *payloads)
 
 /* With unique keys, each job may turn out to exist. */
 static void
-enqueue_each(FunctionCallInfo fcinfo, JqNewJob *job, ArrayType *payloads,
-			 ArrayType *unique_keys)
+enqueue_each(FunctionCallInfo fcinfo, const JqNewJob *job,
+			 ArrayType *payloads, ArrayType *unique_keys)
 {
+	JqNewJob   *jobs;
 	Datum	   *payload;
 	Datum	   *key;
 	bool	   *key_nulls;
@@ -176,13 +178,24 @@ enqueue_each(FunctionCallInfo fcinfo, JqNewJob *job, ArrayType *payloads,
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				 errmsg("payloads and unique_keys must have the same length")));
+	jobs = palloc(sizeof(JqNewJob) * Max(npayloads, 1));
 	for (int i = 0; i < npayloads; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		job->payload = payload[i];
-		job->unique_key = key_nulls[i] ? (Datum) 0 : key[i];
-		return_id(fcinfo, jq_enqueue(job));
+		jobs[i] = *job;
+		jobs[i].payload = payload[i];
+		jobs[i].unique_key = key_nulls[i] ? (Datum) 0 : key[i];
 	}
+	return_ids(fcinfo, jobs, npayloads);
+}
+
+static void
+return_ids(FunctionCallInfo fcinfo, JqNewJob *jobs, int count)
+{
+	int64	   *ids = palloc(sizeof(int64) * Max(count, 1));
+
+	jq_enqueue_each(jobs, count, ids);
+	for (int i = 0; i < count; i++)
+		return_id(fcinfo, ids[i]);
 }
 
 static void
@@ -262,6 +275,7 @@ read_object(Jsonb *object, int number, JqNewJob *job)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("job_type must not be null"),
 				 errdetail("Element %d of jobs has none.", number)));
+	jq_enqueue_check_unique(job);
 }
 
 /* False when there is no such argument. */
@@ -292,7 +306,12 @@ set_member(JqNewJob *job, const char *key, JsonbValue *value)
 		job->unique_key = member_text(key, value);
 	else if (strcmp(key, "unique_mode") == 0)
 		job->unique_mode =
-			jq_enqueue_unique_mode(TextDatumGetCString(member_text(key, value)));
+			jq_unique_mode(TextDatumGetCString(member_text(key, value)));
+	else if (strcmp(key, "unique_scope") == 0)
+		job->unique_scope =
+			jq_unique_scope(TextDatumGetCString(member_text(key, value)));
+	else if (strcmp(key, "unique_period") == 0)
+		job->unique_period = member_interval(key, value);
 	else if (strcmp(key, "group_key") == 0)
 		job->group_key = member_text(key, value);
 	else if (strcmp(key, "stage") == 0)
@@ -309,10 +328,7 @@ set_member(JqNewJob *job, const char *key, JsonbValue *value)
 		job->on_parent_failure =
 			jq_dependencies_on_failure(TextDatumGetCString(member_text(key, value)));
 	else if (strcmp(key, "timeout") == 0)
-		job->timeout = DirectFunctionCall3(interval_in,
-										   CStringGetDatum(TextDatumGetCString(member_text(key, value))),
-										   ObjectIdGetDatum(InvalidOid),
-										   Int32GetDatum(-1));
+		job->timeout = member_interval(key, value);
 	else if (strcmp(key, "tags") == 0)
 		job->tags = member_array(key, value, TEXTOID);
 	else if (strcmp(key, "metadata") == 0)
@@ -329,6 +345,15 @@ member_text(const char *key, JsonbValue *value)
 		wrong_member(key, "a text");
 	return PointerGetDatum(cstring_to_text_with_len(value->val.string.val,
 													value->val.string.len));
+}
+
+static Datum
+member_interval(const char *key, JsonbValue *value)
+{
+	return DirectFunctionCall3(interval_in,
+							   CStringGetDatum(TextDatumGetCString(member_text(key, value))),
+							   ObjectIdGetDatum(InvalidOid),
+							   Int32GetDatum(-1));
 }
 
 static int32

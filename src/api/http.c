@@ -51,8 +51,7 @@ jobqueue_enqueue_http(PG_FUNCTION_ARGS)
 	if (job.has_max_attempts)
 		job.max_attempts = PG_GETARG_INT32(8);
 	job.unique_key = jq_argument_datum(fcinfo, 9);
-	if (!PG_ARGISNULL(10))
-		job.unique_mode = jq_enqueue_unique_mode(jq_argument_text(fcinfo, 10));
+	jq_argument_unique(fcinfo, 10, 17, &job);
 	job.group_key = jq_argument_datum(fcinfo, 11);
 	job.correlation_id = jq_argument_datum(fcinfo, 12);
 	job.depends_on = jq_argument_datum(fcinfo, 13);

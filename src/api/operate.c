@@ -58,7 +58,7 @@ static void check_max_jobs(FunctionCallInfo fcinfo, int n);
 static int	read_statuses(ArrayType *statuses);
 static int	final_status_bit(const char *name);
 static void requeue_one(void *arg);
-static void skip_taken_key(ErrorData *fault);
+static bool is_taken_key(ErrorData *fault);
 static EndedJob *ended_jobs(FunctionCallInfo fcinfo, int64 *count);
 
 Datum
@@ -74,6 +74,7 @@ jobqueue_requeue_jobs(PG_FUNCTION_ARGS)
 	EndedJob   *jobs;
 	int64		count;
 	int64		requeued = 0;
+	int64		skipped = 0;
 	int			statuses;
 	int			per_second;
 
@@ -93,13 +94,21 @@ jobqueue_requeue_jobs(PG_FUNCTION_ARGS)
 		jobs[i].delay_us = per_second == 0 ? 0 :
 			requeued * USECS_PER_SEC / per_second;
 		if (jobs[i].has_unique_key)
-			skip_taken_key(jq_protect(requeue_one, &jobs[i]));
+		{
+			if (is_taken_key(jq_protect(requeue_one, &jobs[i])))
+				skipped++;
+		}
 		else
 			requeue_one(&jobs[i]);
 		if (jobs[i].is_requeued)
 			requeued++;
 	}
 	jq_scope_leave();
+	if (skipped > 0)
+		ereport(NOTICE,
+				(errmsg_plural(INT64_FORMAT " job was skipped: a live job has its unique key",
+							   INT64_FORMAT " jobs were skipped: live jobs have their unique keys",
+							   (unsigned long) skipped, skipped)));
 	PG_RETURN_INT64(requeued);
 }
 
@@ -113,11 +122,12 @@ requeue_one(void *arg)
 }
 
 /* A job whose unique key a live job has cannot come back beside it. */
-static void
-skip_taken_key(ErrorData *fault)
+static bool
+is_taken_key(ErrorData *fault)
 {
 	if (fault != NULL && fault->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
 		ReThrowError(fault);
+	return fault != NULL;
 }
 
 static void

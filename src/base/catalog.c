@@ -61,7 +61,8 @@ static const char *const job_columns[JQ_JOB_NCOLUMNS] = {
 /* Tables that are written with the rights of the owner, and not named. */
 static const char *const other_tables[JQ_CATALOG_OTHERS] = {
 	"job_logs", "cron_runs", "registered_workers", "event_subscriptions",
-	"http_secrets", "http_secret_values", "queue_events", "rate_log"
+	"http_secrets", "http_secret_values", "queue_events", "rate_log",
+	"job_keys", "published_events"
 };
 
 const JqCatalog *

@@ -55,7 +55,9 @@ int			jq_config_max_payload = 1024;
 int			jq_config_keep_cancelled = 7 * MINUTES_PER_DAY;
 int			jq_config_keep_completed = 7 * MINUTES_PER_DAY;
 int			jq_config_keep_cron_runs = 3 * MINUTES_PER_DAY;
+int			jq_config_keep_events = 0;
 int			jq_config_keep_failed = 30 * MINUTES_PER_DAY;
+int			jq_config_keep_queue_events = 30 * MINUTES_PER_DAY;
 int			jq_config_keep_runs = 30 * MINUTES_PER_DAY;
 int			jq_config_max_prune_rate = 10000;
 int			jq_config_dispatcher_idle_timeout = 60000;
@@ -264,9 +266,17 @@ define_integers(void)
 				   "Sets how long cron_runs remembers which instants of cron tasks were enqueued.",
 				   &jq_config_keep_cron_runs, MINUTES_PER_DAY,
 				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
+	define_integer("jobqueue.keep_events",
+				   "Sets how long published events are kept, to be replayed; 0 is not at all.",
+				   &jq_config_keep_events, 0,
+				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
 	define_integer("jobqueue.keep_failed",
 				   "Sets how long failed jobs are kept that are no dead letters; -1 is for ever.",
 				   &jq_config_keep_failed, -1,
+				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
+	define_integer("jobqueue.keep_queue_events",
+				   "Sets how long queue_events remembers what the queue did; -1 is for ever.",
+				   &jq_config_keep_queue_events, -1,
 				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
 	define_integer("jobqueue.keep_runs",
 				   "Sets how long job_runs and job_logs remember an attempt; -1 is for ever.",

@@ -53,7 +53,9 @@ extern int	jq_config_max_payload;	/* kB */
 extern int	jq_config_keep_cancelled;	/* min; -1: for ever */
 extern int	jq_config_keep_completed;	/* the same */
 extern int	jq_config_keep_cron_runs;	/* min */
+extern int	jq_config_keep_events;	/* min; 0: not at all */
 extern int	jq_config_keep_failed;	/* min; -1: for ever */
+extern int	jq_config_keep_queue_events;	/* the same */
 extern int	jq_config_keep_runs;	/* the same */
 extern int	jq_config_max_prune_rate;	/* rows per second */
 extern int	jq_config_dispatcher_idle_timeout;	/* ms */

@@ -11,19 +11,13 @@
 #include "postgres.h"
 
 #include "queue/dependencies.h"
+#include "queue/unique.h"
 #include "utils/timestamp.h"
-
-/* What a live job of the same type and unique key becomes. */
-typedef enum JqUniqueMode
-{
-	JQ_UNIQUE_SKIP,				/* it stays as it is */
-	JQ_UNIQUE_REPLACE,			/* unless running, it becomes the new job */
-	JQ_UNIQUE_KEEP_SCHEDULE		/* the same, but for its scheduled_at */
-} JqUniqueMode;
 
 /* A job to be; a zero Datum (or 0) means NULL, that is, the default. */
 typedef struct JqNewJob
 {
+	int64		id;				/* 0: the next one */
 	Datum		job_type;		/* text */
 	Datum		payload;		/* jsonb */
 	TimestampTz scheduled_at;
@@ -33,6 +27,8 @@ typedef struct JqNewJob
 	bool		has_max_attempts;
 	Datum		unique_key;		/* text */
 	JqUniqueMode unique_mode;
+	JqUniqueScope unique_scope;
+	Datum		unique_period;	/* interval */
 	Datum		group_key;		/* text */
 	Datum		stage;			/* text */
 	Datum		correlation_id; /* text */
@@ -49,7 +45,7 @@ typedef struct JqNewJob
 
 /*
  * Enqueues a job for its owner and returns its id; where its unique
- * key is taken, the id of the live job that has it.  Raises the errors of
+ * key is taken, the id of the job that has it.  Raises the errors of
  * section "Errors" in docs/reference.md before anything is written.  Enters a
  * scope of its own.
  */
@@ -62,7 +58,14 @@ extern int64 jq_enqueue(const JqNewJob *job);
  */
 extern int64 *jq_enqueue_many(const JqNewJob *job, Datum payloads, int *count);
 
-/* Raises 22023 unless text is skip, replace or keep_schedule. */
-extern JqUniqueMode jq_enqueue_unique_mode(const char *name);
+/*
+ * Enqueues jobs that may have unique keys.  The ids go into "ids", in the order
+ * of the jobs; the keys are taken in an order that all calls share.  Sets the
+ * ids of the jobs.
+ */
+extern void jq_enqueue_each(JqNewJob *jobs, int count, int64 *ids);
+
+/* Raises what jq_enqueue() would for its unique_* members. */
+extern void jq_enqueue_check_unique(const JqNewJob *job);
 
 #endif							/* JQ_ENQUEUE_H */

@@ -47,6 +47,7 @@
 #include "queue/job.h"
 #include "queue/job_row.h"
 #include "queue/job_types.h"
+#include "queue/unique.h"
 #include "queue/validate.h"
 
 PG_FUNCTION_INFO_V1(jobqueue_guard_job);
@@ -94,6 +95,7 @@ static void settle_status(const JqJobRow *was, JqJobRow *is);
 static void settle_attempts(const JqJobRow *was, JqJobRow *is);
 static void end_claim(HeapTuple tuple, Relation rel, const char *status,
 					  bool charged, const char *error);
+static void check_unique_key(const JqJobRow *row);
 static void note_moving(int64 id);
 static bool row_is_moving(int64 id);
 static int64 *deleted_ids(TriggerData *trigger, int *count);
@@ -227,6 +229,8 @@ guard_update(TriggerData *trigger)
 				  jq_job_row_integer(&was, JQ_JOB_ATTEMPTS),
 				  "ended by an UPDATE of jobs_queue");
 	}
+	if (jq_job_status_is_final(from) && !jq_job_status_is_final(to))
+		check_unique_key(&is);
 	if (jq_job_status_is_final(from) != jq_job_status_is_final(to))
 		note_moving(DatumGetInt64(jq_job_row_value(&was, JQ_JOB_ID)));
 	return jq_job_row_store(&is, trigger->tg_newtuple);
@@ -237,14 +241,34 @@ static HeapTuple
 guard_delete(TriggerData *trigger)
 {
 	JqJobRow	row;
+	int64		id;
 
 	jq_job_row_read(&row, trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation));
-	if (row_is_moving(DatumGetInt64(jq_job_row_value(&row, JQ_JOB_ID))))
+	id = DatumGetInt64(jq_job_row_value(&row, JQ_JOB_ID));
+	if (row_is_moving(id))
+	{
 		moving.is_deleted = true;
-	else if (jq_job_row_status(&row) == JQ_STATUS_RUNNING)
+		return trigger->tg_trigtuple;
+	}
+	if (jq_job_row_status(&row) == JQ_STATUS_RUNNING)
 		end_claim(trigger->tg_trigtuple, trigger->tg_relation, "cancelled",
 				  true, "ended by a DELETE from jobs_queue");
+	if (!jq_job_row_is_null(&row, JQ_JOB_UNIQUE_KEY))
+		jq_unique_forget(&id, 1);
 	return trigger->tg_trigtuple;
+}
+
+/* The index would say it, too, and less well. */
+static void
+check_unique_key(const JqJobRow *row)
+{
+	if (jq_job_row_is_null(row, JQ_JOB_UNIQUE_KEY))
+		return;
+	jq_scope_enter(JQ_WRITE_ENGINE);
+	jq_unique_check_free(DatumGetInt64(jq_job_row_value(row, JQ_JOB_ID)),
+						 jq_job_row_value(row, JQ_JOB_JOB_TYPE),
+						 jq_job_row_value(row, JQ_JOB_UNIQUE_KEY));
+	jq_scope_leave();
 }
 
 /* ---- new jobs ---- */

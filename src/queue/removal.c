@@ -36,6 +36,7 @@
 #include "queue/job.h"
 #include "queue/removal.h"
 #include "queue/resolve.h"
+#include "queue/unique.h"
 
 static JqStatement select_aged = {
 	.text = "SELECT d.id, d.finished_at FROM @.jobs_queue_done d"
@@ -147,7 +148,10 @@ jq_removal_purge(JqPurge *purge)
 											  purge->nulls, 0));
 	deleted = delete_doomed(&doomed);
 	if (deleted > 0)
+	{
+		jq_unique_forget(doomed.ids, doomed.count);
 		settle_dependents(&doomed);
+	}
 	jq_scope_leave();
 	return deleted;
 }

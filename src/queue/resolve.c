@@ -42,6 +42,7 @@
 #include "queue/resolve.h"
 #include "queue/running.h"
 #include "queue/throttle.h"
+#include "queue/unique.h"
 
 /* A claim to be ended by jq_resolve_reclaim(). */
 typedef struct LostJob
@@ -78,6 +79,7 @@ static TimestampTz retry_instant(const JqChange *change,
 								 const JqRun *run);
 static int64 backoff_delay(const JqChange *change, const JqOutcome *outcome,
 						   const JqRun *run);
+static void check_unique_key(JqChange *change);
 static void begin_fresh_start(JqChange *change);
 pg_noreturn static void report_unknown_job(int64 job_id);
 static void blame_process_end(const JqJob *job, JqOutcome *outcome);
@@ -518,9 +520,24 @@ jq_resolve_requeue(int64 job_id)
 	if (is_live)
 		jq_change_write(&change);
 	else
+	{
+		check_unique_key(&change);
 		jq_change_move(&change, jq_catalog()->jobs_queue_live);
+	}
 	jq_change_end(&change);
 	jq_scope_leave();
+}
+
+/* The index would say it, too, and less well. */
+static void
+check_unique_key(JqChange *change)
+{
+	bool		isnull;
+	Datum		key = slot_getattr(change->row, JQ_JOB_UNIQUE_KEY, &isnull);
+
+	if (!isnull)
+		jq_unique_check_free(change->job.id,
+							 CStringGetTextDatum(change->job.job_type), key);
 }
 
 bool

@@ -48,6 +48,7 @@ static int	compare_keys(const void *a, const void *b);
 static int *place_parents_first(Member *nodes, int count);
 pg_noreturn static void report_cycle(const Member *nodes, const int *path,
 									 int depth, int parent);
+static bool has_edges(const Member *nodes, int count);
 static Datum with_parents(Datum depends_on, const Member *node,
 						  const int64 *ids);
 
@@ -58,6 +59,11 @@ jq_workflow_enqueue(JqNewJob *jobs, int count)
 	Member	   *nodes = read_nodes(jobs, count);
 	int		   *order = place_parents_first(nodes, count);
 
+	if (!has_edges(nodes, count))
+	{
+		jq_enqueue_each(jobs, count, ids);
+		return ids;
+	}
 	for (int i = 0; i < count; i++)
 	{
 		int			n = order[i];
@@ -207,6 +213,15 @@ report_cycle(const Member *nodes, const int *path, int depth, int parent)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("jobs cannot wait for each other"),
 			 errdetail_internal("%s", names.data)));
+}
+
+static bool
+has_edges(const Member *nodes, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (nodes[i].nparents > 0)
+			return true;
+	return false;
 }
 
 /* The job ids that a job names, and those of the jobs whose keys it names. */

@@ -29,6 +29,9 @@ extern void jq_maintenance_disown(void *arg);
 /* Releases the jobs that wait behind a long one in an executor. */
 extern void jq_maintenance_release_waiting(void *arg);
 
+/* Deletes unique keys that hold no more. */
+extern void jq_maintenance_prune_keys(void *arg);
+
 /* Deletes the previous values of secrets that are valid no more. */
 extern void jq_maintenance_forget_secrets(void *arg);
 

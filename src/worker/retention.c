@@ -115,6 +115,39 @@ static AgedTable aged_tables[] = {
 			.argtypes = {TIMESTAMPTZOID, INT8OID}
 		},
 		.keep_minutes = &jq_config_keep_cron_runs
+	},
+	{
+		.has_old = {
+			.text = "SELECT EXISTS (SELECT FROM @.queue_events "
+			"WHERE happened_at < $1)",
+			.nargs = 1,
+			.argtypes = {TIMESTAMPTZOID}
+		},
+		.prune = {
+			.text = "DELETE FROM @.queue_events WHERE id IN "
+			"(SELECT e.id FROM @.queue_events e WHERE e.happened_at < $1 "
+			"ORDER BY e.happened_at LIMIT $2)",
+			.nargs = 2,
+			.argtypes = {TIMESTAMPTZOID, INT8OID}
+		},
+		.keep_minutes = &jq_config_keep_queue_events
+	},
+	/* A replay has those locked that it brings. */
+	{
+		.has_old = {
+			.text = "SELECT EXISTS (SELECT FROM @.published_events "
+			"WHERE published_at < $1)",
+			.nargs = 1,
+			.argtypes = {TIMESTAMPTZOID}
+		},
+		.prune = {
+			.text = "DELETE FROM @.published_events WHERE id IN "
+			"(SELECT e.id FROM @.published_events e WHERE e.published_at < $1 "
+			"ORDER BY e.published_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+			.nargs = 2,
+			.argtypes = {TIMESTAMPTZOID, INT8OID}
+		},
+		.keep_minutes = &jq_config_keep_events
 	}
 };
 

@@ -192,6 +192,7 @@ run_cycle(void)
 	{
 		prune_at = jq_clock_ms() + PRUNE_INTERVAL_MS;
 		jq_retention_prune_tables();
+		(void) jq_worker_protect(jq_maintenance_prune_keys, NULL);
 		(void) jq_worker_protect(jq_maintenance_forget_secrets, NULL);
 		if (roles_changed)
 		{

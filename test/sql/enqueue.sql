@@ -267,7 +267,7 @@ SELECT id, payload, scheduled_at <= now() AS is_due FROM jobs_queue WHERE job_ty
 SELECT enqueue_job('ocr', '{"n": 7}', unique_key => 'k', unique_mode => 'replace', scheduled_at => 'infinity');
 SELECT payload FROM jobs_queue WHERE job_type = 'ocr' ORDER BY id;
 
--- a running job has its key, and stays as it is
+-- a running job has its key; who wants to change it has the key and a new job
 SELECT id, unique_key FROM claim_next_job(:w, 'ocr');
 SELECT enqueue_job('ocr', '{"n": 8}', unique_key => 'k') AS id;
 SELECT enqueue_job('ocr', '{"n": 9}', unique_key => 'k', unique_mode => 'replace') AS id;
@@ -276,7 +276,8 @@ SELECT id, status, payload FROM jobs_queue WHERE job_type = 'ocr' ORDER BY id;
 
 -- the key is free again after completion
 SELECT resolve_job(1, :w, true);
-SELECT enqueue_job('ocr', '{"n": 10}', unique_key => 'k') > 1 AS is_new;
+SELECT resolve_job(id, :w, true) FROM claim_next_job(:w, 'ocr');
+SELECT enqueue_job('ocr', '{"n": 10}', unique_key => 'k') > 10 AS is_new;
 SELECT status, payload FROM jobs_queue WHERE job_type = 'ocr' ORDER BY id;
 DELETE FROM jobs_queue;
 DELETE FROM job_runs;

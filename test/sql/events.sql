@@ -6,6 +6,7 @@ SET client_min_messages = warning;
 DELETE FROM jobs_queue;
 DELETE FROM job_runs;
 DELETE FROM event_subscriptions;
+DELETE FROM published_events;
 ALTER SEQUENCE event_subscriptions_id_seq RESTART;
 \set w1 '''11111111-0000-4000-8000-000000000001'''
 CREATE ROLE regress_sales;
@@ -64,7 +65,7 @@ SELECT regress_jobs(publish_event('order.paid'));
 SELECT DISTINCT owner FROM jobs_queue WHERE job_type = 'audit';
 DELETE FROM event_subscriptions WHERE (event_type, job_type) = ('order.paid', 'audit');
 
--- An event with the same key is enqueued once while it is live.
+-- An event with the same key is enqueued once, as long as there is something left of it.
 DELETE FROM jobs_queue;
 SELECT publish_event('order.paid', '1', 'k') = publish_event('order.paid', '2', 'k') AS same;
 SELECT job_type, payload->'data' AS data FROM jobs_queue ORDER BY id;
@@ -204,6 +205,80 @@ SELECT cardinality(publish_event(repeat('a', 255))), cardinality(publish_event(t
 BEGIN READ ONLY;
 SELECT publish_event('a');
 ROLLBACK;
+
+-- Replay: what was published before there was a subscription, once.
+DELETE FROM jobs_queue;
+DELETE FROM job_runs;
+DELETE FROM event_subscriptions;
+TRUNCATE published_events RESTART IDENTITY;
+SELECT subscribe_event('order.*', 'early') > 0 AS ok;
+SELECT publish_event(t, to_jsonb(n), k, 'tenant') IS NOT NULL AS ok
+FROM (VALUES (1, 'order.paid', 'k1'), (2, 'order.paid', NULL), (3, 'order', 'k3'), (4, 'order.paid.late', NULL), (5, 'invoice', 'k5'), (6, 'order.paid', 'k1')) AS e (n, t, k) ORDER BY n;
+SELECT id, event_type, event_key, tenant_id, payload, job_types FROM published_events ORDER BY id;
+SELECT subscribe_event('order.*', 'late') > 0 AS ok;
+SELECT replay_events('order.paid', 'late', max_events => 1), replay_events('order.paid', 'late', max_events => 0);
+SELECT replay_events(job_type => 'late'), replay_events(job_type => 'late') AS again, replay_events(job_type => 'early') AS has_them;
+SELECT l.payload->>'type' AS type, l.payload->'data' AS data, l.unique_key, l.group_key, l.correlation_id, l.payload = e.payload AS same_payload
+FROM jobs_queue l LEFT JOIN jobs_queue e ON e.job_type = 'early' AND e.payload->'data' = l.payload->'data' WHERE l.job_type = 'late' ORDER BY l.id;
+-- and not again, when the jobs have gone
+DELETE FROM jobs_queue;
+DELETE FROM job_runs;
+SELECT replay_events(job_type => 'late');
+-- by pattern and time; "since" is included, "until" is not
+UPDATE published_events SET published_at = timestamptz '2026-01-01 00:00:00+00' + id * interval '1 day';
+SELECT subscribe_event('*', 'third') > 0 AS ok;
+SELECT replay_events('order.*', 'third', since => '2026-01-03 00:00:00+00', until => '2026-01-05 00:00:00+00');
+SELECT replay_events('*', 'third', until => '2026-01-01 00:00:00+00') AS none, replay_events('order', 'third') AS exact, replay_events('*', 'third') AS rest;
+SELECT payload->>'type' AS type, payload->>'timestamp' AS timestamp, payload->'data' AS data FROM jobs_queue ORDER BY id;
+DELETE FROM jobs_queue;
+-- an event that is published again comes to whoever has subscribed meanwhile, and is not replayed to them
+SELECT subscribe_event('invoice', 'fourth') > 0 AS ok;
+SELECT regress_jobs(publish_event('invoice', '7', 'k5')) AS jobs;
+SELECT replay_events('*', 'fourth'), (SELECT job_types FROM published_events WHERE event_key = 'k5') AS job_types;
+-- two subscriptions of a job type: one job, of the owner of the older one that matches
+SELECT publish_event('a.b', '8') = '{}' AS nobody FROM (SELECT unsubscribe_event('*', 'third')) AS u;
+SET ROLE regress_sales;
+SELECT subscribe_event('a.*', 'fifth') > 0 AS ok;
+RESET ROLE;
+SELECT subscribe_event('a.b', 'fifth') > 0 AS ok;
+SELECT replay_events(job_type => 'fifth');
+SELECT owner FROM jobs_queue WHERE job_type = 'fifth';
+-- a rollback
+BEGIN;
+SELECT subscribe_event('a.*', 'sixth') > 0 AS ok, replay_events(job_type => 'sixth');
+ROLLBACK;
+SELECT regress_error($$SELECT replay_events(job_type => 'sixth')$$);
+BEGIN;
+SELECT subscribe_event('a.*', 'sixth') > 0 AS ok;
+SELECT replay_events(job_type => 'sixth');
+COMMIT;
+SELECT replay_events(job_type => 'sixth');
+-- of an endpoint
+INSERT INTO http_endpoints (name, url, owner) VALUES ('crm', 'https://crm.example/hook', 'regress_sales');
+SELECT subscribe_event('a.b', endpoint => 'crm') > 0 AS ok;
+SELECT replay_events(endpoint => 'crm');
+SELECT owner, payload->'data' AS data FROM jobs_queue WHERE job_type = 'webhook:crm';
+DELETE FROM event_subscriptions WHERE job_type = 'webhook:crm';
+DELETE FROM jobs_queue WHERE job_type = 'webhook:crm';
+DELETE FROM job_types WHERE job_type = 'webhook:crm';
+DELETE FROM http_endpoints WHERE name = 'crm';
+-- who may, and wrong input
+SET ROLE regress_bert;
+SELECT regress_error($$SELECT replay_events(job_type => 'fifth')$$);
+SET ROLE regress_shop;
+SELECT regress_error($$SELECT replay_events(job_type => 'fifth')$$);
+RESET ROLE;
+SELECT regress_error(s) FROM unnest(ARRAY[
+	$$SELECT replay_events()$$, $$SELECT replay_events(NULL, 'late')$$, $$SELECT replay_events('a..b', 'late')$$, $$SELECT replay_events('*', 'late', 'crm')$$,
+	$$SELECT replay_events('*', 'nobody')$$, $$SELECT replay_events('*', '')$$, $$SELECT replay_events('*', 'late', max_events => -1)$$]) WITH ORDINALITY AS u (s, n) ORDER BY n;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT replay_events(job_type => 'late');
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT replay_events(job_type => 'late');
+ROLLBACK;
+DELETE FROM event_subscriptions;
+TRUNCATE published_events RESTART IDENTITY;
 
 DELETE FROM jobs_queue;
 -- what lanes still remember of them is not for the next test

@@ -268,7 +268,7 @@ SELECT status, waiting_for, payload FROM jobs_queue WHERE id = 4;
 SELECT enqueue_job('child', '"f"', unique_key => 'k', unique_mode => 'keep_schedule', depends_on => '{1}') AS id;
 SELECT status, waiting_for, payload FROM jobs_queue WHERE id = 4;
 SELECT count(*) FROM job_dependencies WHERE status IS NULL;
--- a running one stays as it is
+-- a running one stays as it is, and another one has the key
 SELECT id, payload FROM claim_next_job(:w1, 'child');
 SELECT enqueue_job('child', '"g"', unique_key => 'k', unique_mode => 'replace', depends_on => '{3}', priority => 3) AS id;
 SELECT enqueue_job('child', '"g"', unique_key => 'k', unique_mode => 'replace', scheduled_at => now() + interval '1 day') AS id;

@@ -161,13 +161,16 @@ while ($node->safe_psql('postgres', q{SELECT count(*) FROM job_runs}) > 0 && $st
 }
 is($node->safe_psql('postgres', q{SELECT count(*) FROM job_runs}), '0', 'in the end there is none left') or diag("$steps steps");
 
-# Old rows of cron_runs, in the first cycle of a scheduler
+# Old rows of cron_runs and queue_events, in the first cycle of a scheduler
 $node->safe_psql('postgres', q{
 	INSERT INTO cron_runs (task_id, instant, kind, decided_at)
 	SELECT 1, now() - a, 'schedule', now() - a FROM unnest('{4 days,2 days}'::interval[]) a;
+	INSERT INTO queue_events (event, happened_at) SELECT 'circuit_open', now() - a FROM unnest('{31 days,29 days}'::interval[]) a;
 	SELECT pg_terminate_backend(pid) FROM _server_workers() WHERE kind = 'scheduler'});
 wait_for_query($node, q{SELECT count(*) FROM cron_runs}, 1);
 is($node->safe_psql('postgres', q{SELECT instant > now() - interval '3 days' FROM cron_runs}), 't', 'cron_runs forgets what is old');
+wait_for_query($node, q{SELECT count(*) FROM queue_events}, 1);
+is($node->safe_psql('postgres', q{SELECT happened_at > now() - interval '30 days' FROM queue_events}), 't', 'and so does queue_events');
 
 # What the watchdog does is to be seen
 $offset = -s $node->logfile;
