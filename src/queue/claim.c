@@ -561,6 +561,8 @@ reserve(JqClaiming *claiming, const JqJob *job, TimestampTz *now)
 			return JQ_TAKING_CLAIMED;
 		case JQ_LIMIT_GROUP:
 			return JQ_TAKING_GROUP;
+		case JQ_LIMIT_BUSY:
+			return JQ_TAKING_BUSY;
 		case JQ_LIMIT_NO_MEMORY:
 			return jq_claim_limits_allow(type, job, now) ?
 				JQ_TAKING_CLAIMED : JQ_TAKING_GROUP;

@@ -37,7 +37,11 @@ typedef struct LimitNote
 	bool		is_end;			/* it will be free; else it was taken */
 	bool		keeps_group;	/* but not in its group: it will be tried
 								 * again */
-	bool		was_kept;		/* it was taken so */
+	bool		was_kept;		/* it was taken so, or given up in this
+								 * transaction and taken again */
+	bool		had_type;		/* the same of its place in the type */
+	bool		was_uncommitted;	/* the claim before it */
+	int32		last_claim_no;	/* the same; 0: it had no place */
 	int			nest_level;
 	int64		job_id;
 	int32		claim_no;
@@ -76,7 +80,7 @@ static JqLimitAnswer take_place(JqLimitedType *entry, const JqLimits *limits,
 								LimitNote *note);
 static LimitNote *find_lender(int type, int group, bool of_group);
 static bool lends(const LimitNote *note, int type, int group, bool of_group);
-static bool is_counted(int64 job_id, bool of_group);
+static bool is_counted(const LimitNote *note, bool of_group);
 static bool has_lendable(const JqGroup *group, const JqLimits *limits);
 static bool holds_place(const JqGroup *group, int64 job_id);
 static void undo(const LimitNote *note);
@@ -84,6 +88,7 @@ static void count_lenders(const LimitNote *note);
 static void free_place(const LimitNote *note, Wake *wakes, int *nwakes);
 static void leave_place(JqPlace *place);
 static void leave_type(JqPlace *place);
+static void leave_group(JqPlace *place);
 static void drop_place(JqPlace *place);
 static void refuse_no_more(JqLimitedType *entry, Wake *wakes, int *nwakes);
 static void wake(const Wake *target);
@@ -231,15 +236,16 @@ lends(const LimitNote *note, int type, int group, bool of_group)
 {
 	return note->is_end && note->type == type &&
 		(!of_group || (note->group == group && !note->keeps_group)) &&
-		is_counted(note->job_id, of_group);
+		is_counted(note, of_group);
 }
 
 static bool
-is_counted(int64 job_id, bool of_group)
+is_counted(const LimitNote *note, bool of_group)
 {
-	const JqPlace *place = jq_limit_find_place(job_id);
+	const JqPlace *place = jq_limit_find_place(note->job_id);
 
-	return place != NULL && (of_group ? place->counts_group : place->counts_type);
+	return place != NULL && place->claim_no == note->claim_no &&
+		(of_group ? place->counts_group : place->counts_type);
 }
 
 JqLimitAnswer
@@ -320,13 +326,20 @@ take_place(JqLimitedType *entry, const JqLimits *limits, JqGroup *group,
 	place = jq_limit_make_place(job->id);
 	if (place == NULL)
 		return JQ_LIMIT_FULL;
+	/* Somebody else claims it, or has since its row was read. */
+	if (place->claim_no > job->claim_no)
+		return JQ_LIMIT_BUSY;
 	/* A retry goes on in the place that it kept, whatever the limit is now. */
+	note->last_claim_no = place->claim_no;
+	note->was_uncommitted = place->is_uncommitted;
+	note->had_type = place->counts_type && place->type == note->type &&
+		limits->max_concurrency > 0;
 	note->was_kept = place->counts_group && group != NULL &&
 		place->group == note->group && limits->group_concurrency > 0;
-	if (note->was_kept)
+	if (!note->had_type)
 		leave_type(place);
-	else
-		leave_place(place);
+	if (!note->was_kept)
+		leave_group(place);
 	place->claim_no = note->claim_no;
 	place->type = note->type;
 	place->group = note->group;
@@ -334,12 +347,13 @@ take_place(JqLimitedType *entry, const JqLimits *limits, JqGroup *group,
 	place->taken_at = GetCurrentTimestamp();
 	place->counts_type = limits->max_concurrency > 0;
 	place->counts_group = group != NULL && limits->group_concurrency > 0;
-	if (place->counts_type && entry->running >= limits->max_concurrency)
+	if (place->counts_type && !note->had_type &&
+		entry->running >= limits->max_concurrency)
 	{
 		note->type_lender = find_lender(note->type, JQ_NO_GROUP, false)->job_id;
 		jq_limit_find_place(note->type_lender)->counts_type = false;
 	}
-	else if (place->counts_type)
+	else if (place->counts_type && !note->had_type)
 		entry->running++;
 	if (!place->counts_group || note->was_kept)
 		return JQ_LIMIT_FREE;
@@ -456,13 +470,13 @@ undo(const LimitNote *note)
 			lender->counts_group = true;
 			place->counts_group = false;
 		}
-		leave_type(place);
-		if (note->was_kept)
-		{
-			place->claim_no--;
-			place->is_uncommitted = false;
-		}
-		else
+		if (!note->had_type)
+			leave_type(place);
+		if (!note->was_kept)
+			leave_group(place);
+		place->claim_no = note->last_claim_no;
+		place->is_uncommitted = note->was_uncommitted;
+		if (note->last_claim_no == 0)
 			drop_place(place);
 	}
 	else if (group != NULL)
@@ -474,6 +488,12 @@ static void
 leave_place(JqPlace *place)
 {
 	leave_type(place);
+	leave_group(place);
+}
+
+static void
+leave_group(JqPlace *place)
+{
 	if (place->group != JQ_NO_GROUP && place->counts_group)
 	{
 		JqGroup    *group = jq_limit_group(place->group);

@@ -32,6 +32,7 @@ typedef enum JqLimitAnswer
 	JQ_LIMIT_FULL,				/* until a job ends, which wakes sleepers */
 	JQ_LIMIT_LATER,				/* until "next_at" */
 	JQ_LIMIT_GROUP,				/* only the job's group is at its limit */
+	JQ_LIMIT_BUSY,				/* somebody else claims the job */
 	JQ_LIMIT_UNCOUNTED,			/* jq_limits_count() must come first */
 	JQ_LIMIT_NO_MEMORY			/* only SQL can tell */
 } JqLimitAnswer;

@@ -147,6 +147,15 @@ UPDATE job_types SET group_concurrency = 1 WHERE job_type = 'undone';
 SELECT claim('undone', 10);
 SELECT finish('undone', '1'), finish('undone', '2'), claim('undone', 10);
 SELECT finish('undone', '3'), claim('undone', 10);
+-- a job that is given up and claimed again in one transaction that is undone
+INSERT INTO job_types (job_type, max_concurrency) VALUES ('again', 1);
+SELECT count(*) FROM enqueue_jobs('again', (SELECT array_agg(jsonb_build_object('n', i)) FROM generate_series(1, 3) i));
+SELECT claim('again');
+BEGIN;
+SELECT release_job(id, locked_by) FROM jobs_queue WHERE job_type = 'again' AND status = 'running';
+SELECT claim('again'), claim('again');
+ROLLBACK;
+SELECT claim('again'), (SELECT count(*) FROM jobs_queue WHERE job_type = 'again' AND status = 'running') AS running;
 -- a place that the same transaction gives up does not do where a rate is over
 INSERT INTO job_types (job_type, group_concurrency, group_rate_max, group_rate_window)
 	VALUES ('both', 1, 2, '1 hour');
