@@ -188,6 +188,47 @@ sub more_runs
 	cmp_ok($s->query(q{SELECT count(*) FROM job_runs WHERE job_type = 'strict' AND status = 'failed'}), '>', 50, 'groups: though many failed');
 }
 
+# Places that a prepared transaction has taken or given up.
+{
+	$s->query(q{INSERT INTO job_types (job_type, max_concurrency) VALUES ('prepared', 1); SELECT fill('prepared', 4)});
+	$s->query(q{BEGIN; SELECT claim('prepared'); PREPARE TRANSACTION 'a'});
+	is($s->query(q{SELECT claim('prepared')}), '0', 'prepared: a claim keeps its place');
+	$s->query(q{ROLLBACK PREPARED 'a'});
+	wait_for_query($node, q{SELECT claim('prepared')}, '1');
+	$s->query(q{BEGIN; SELECT finish('prepared'); SELECT claim('prepared'); PREPARE TRANSACTION 'b'; ROLLBACK PREPARED 'b'});
+	wait_for_query($node, q{SELECT running = 1 FROM job_type_status WHERE job_type = 'prepared'});
+	is($s->query(q{SELECT claim('prepared')}), '0', 'prepared: the end of a claim that is undone leaves it its place');
+	$s->query(q{BEGIN; SELECT finish('prepared'); PREPARE TRANSACTION 'c'});
+	is($s->query(q{SELECT claim('prepared')}), '0', 'prepared: so does one that is not committed');
+	$s->query(q{COMMIT PREPARED 'c'});
+	wait_for_query($node, q{SELECT claim('prepared')}, '1');
+	is($s->query(q{SELECT crowded('prepared', 1)}), '0', 'prepared: one at a time');
+}
+
+# A crash in the middle, and jobs that come then: what ran still counts.
+{
+	$s->query(q{INSERT INTO job_types (job_type, max_concurrency, lease) VALUES ('crash', 5, '1 second'); SELECT fill('crash', 1500)});
+	my $storm = storm(16, type => 'crash', batch => 2);
+	more_runs('crash', 200);
+	kill 'KILL', $s->query(q{SELECT pid FROM pg_stat_activity WHERE application_name = 'storm' LIMIT 1});
+	calm($storm);
+	$s->quit;
+	wait_for_query($node, 'SELECT true');
+	$s = JobQueue::Session->new($node);
+	$s->query(q{SELECT fill('crash', 100)});
+	$storm = storm(16, type => 'crash', batch => 2);
+	more_runs('crash', 200);
+	$node->stop('immediate');
+	calm($storm);
+	$node->start;
+	$s->quit;
+	$s = JobQueue::Session->new($node);
+	$storm = storm(16, type => 'crash', batch => 2);
+	drained('crash');
+	is(calm($storm), '', 'crash: no errors');
+	is($s->query(q{SELECT crowded('crash', 5)}), '0', 'crash: never more than five at once');
+}
+
 $s->quit;
 is(log_problems($node, 0), '', 'the server has not crashed');
 $node->stop;
