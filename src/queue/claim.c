@@ -564,8 +564,10 @@ reserve(JqClaiming *claiming, const JqJob *job, TimestampTz *now)
 		case JQ_LIMIT_BUSY:
 			return JQ_TAKING_BUSY;
 		case JQ_LIMIT_NO_MEMORY:
-			return jq_claim_limits_allow(type, job, now) ?
-				JQ_TAKING_CLAIMED : JQ_TAKING_GROUP;
+			if (jq_claim_limits_allow(type, job, now))
+				return JQ_TAKING_CLAIMED;
+			return jq_limits_have_groups(&type->limits) ?
+				JQ_TAKING_GROUP : JQ_TAKING_LIMITED;
 		default:
 			return JQ_TAKING_LIMITED;
 	}
