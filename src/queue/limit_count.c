@@ -133,6 +133,7 @@ wait_for_claims(void)
 	int			count = jq_limit_memory->nflags;
 	uint64	   *numbers = palloc(sizeof(uint64) * count);
 	int			waited_ms = 0;
+	bool		was_set = false;
 	int			next = 0;
 
 	if (wait_event == 0)
@@ -145,13 +146,17 @@ wait_for_claims(void)
 			next++;
 		if (next == count || waited_ms >= WAIT_MS)
 			break;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 1, wait_event);
+		if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					  1, wait_event) & WL_LATCH_SET)
+			was_set = true;
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		waited_ms++;
 	}
 	pfree(numbers);
+	/* It was set for somebody further out. */
+	if (was_set)
+		SetLatch(MyLatch);
 	return next == count;
 }
 

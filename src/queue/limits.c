@@ -17,6 +17,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -29,7 +30,7 @@
 #include "queue/waiters.h"
 
 #define USUAL_NOTES 64
-#define MAX_WAKES 16
+#define MAX_WAKES 64
 
 /* What this transaction does to a job's place. */
 typedef struct LimitNote
@@ -61,13 +62,16 @@ typedef struct Wake
 	uint32		hash;
 	JqRunner	runner;
 	Oid			role;
+	int			places;
 } Wake;
 
 static LimitNote *notes = NULL;
 static int	nnotes = 0;
 static int	max_notes = 0;
-static bool is_claiming = false;
+static int	nclaims = 0;			/* within each other, by a user's trigger */
+static int	claim_level;		/* where the first of them began */
 
+static void stop_claiming(void);
 static LimitNote *add_note(void);
 static void know_limits(JqLimitedType *entry, const JqLimits *limits,
 						TimestampTz now);
@@ -121,20 +125,31 @@ jq_limits_begin_claim(void)
 {
 	JqClaimFlag *flag;
 
-	if (jq_limit_memory == NULL)
+	if (jq_limit_memory == NULL || nclaims++ > 0)
 		return;
+	claim_level = GetCurrentTransactionNestLevel();
 	flag = &jq_limit_memory->flags[jq_compat_my_process()];
 	flag->of.database = MyDatabaseId;
-	is_claiming = true;
 	pg_atomic_fetch_add_u64(&flag->of.number, 1);
+	/* What changed before whoever counts saw this flag is known from here on. */
+	AcceptInvalidationMessages();
 }
 
 void
 jq_limits_end_claim(void)
 {
-	if (!is_claiming)
+	if (nclaims == 1)
+		stop_claiming();
+	else if (nclaims > 1)
+		nclaims--;
+}
+
+static void
+stop_claiming(void)
+{
+	if (nclaims == 0)
 		return;
-	is_claiming = false;
+	nclaims = 0;
 	pg_atomic_fetch_add_u64(&jq_limit_memory->flags[jq_compat_my_process()].of.number, 1);
 }
 
@@ -355,6 +370,10 @@ take_place(JqLimitedType *entry, const JqLimits *limits, JqGroup *group,
 	}
 	else if (place->counts_type && !note->had_type)
 		entry->running++;
+	/* Who was refused before, and not woken since, still waits for it. */
+	if (entry->runner == JQ_RUNNER_EXTERNAL && place->counts_type &&
+		entry->running >= limits->max_concurrency)
+		entry->was_refused = true;
 	if (!place->counts_group || note->was_kept)
 		return JQ_LIMIT_FREE;
 	if (group->running >= limits->group_concurrency)
@@ -732,12 +751,26 @@ free_place(const LimitNote *note, Wake *wakes, int *nwakes)
 static void
 refuse_no_more(JqLimitedType *entry, Wake *wakes, int *nwakes)
 {
-	if ((!entry->was_refused && entry->nready == 0) || *nwakes == MAX_WAKES)
+	bool		must_wake = entry->was_refused || entry->nready > 0;
+
+	/* Whoever was refused and not woken needs the next one that ends. */
+	if (entry->running == 0)
+		entry->was_refused = false;
+	if (!must_wake)
 		return;
-	entry->was_refused = false;
+	for (int i = 0; i < *nwakes; i++)
+		if (wakes[i].hash == entry->hash && wakes[i].runner == entry->runner &&
+			wakes[i].role == entry->role)
+		{
+			wakes[i].places++;
+			return;
+		}
+	if (*nwakes == MAX_WAKES)
+		return;
 	wakes[*nwakes].hash = entry->hash;
 	wakes[*nwakes].runner = entry->runner;
 	wakes[*nwakes].role = entry->role;
+	wakes[*nwakes].places = 1;
 	(*nwakes)++;
 }
 
@@ -747,9 +780,11 @@ wake(const Wake *target)
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (target->runner == JQ_RUNNER_EXTERNAL)
-		jq_waiters_wake(target->hash, now, now);
+		for (int i = 0; i < Min(target->places, MAX_WAKES); i++)
+			jq_waiters_wake(target->hash, now, now);
 	else if (target->runner == JQ_RUNNER_SQL && OidIsValid(target->role) &&
-			 jq_shared_wake_executors(MyDatabaseId, target->role, 1) > 0)
+			 jq_shared_wake_executors(MyDatabaseId, target->role,
+									  target->places) > 0)
 		return;
 	else if (target->runner == JQ_RUNNER_HTTP &&
 			 jq_shared_wake_dispatchers(MyDatabaseId) >= jq_health_max_dispatchers())
@@ -762,7 +797,8 @@ wake(const Wake *target)
 static void
 abort_from(int nest_level)
 {
-	jq_limits_end_claim();
+	if (nest_level <= claim_level)
+		stop_claiming();
 	if (jq_limit_memory == NULL)
 		return;
 	jq_groups_give_up();
@@ -785,6 +821,7 @@ end_transaction(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:
+			stop_claiming();
 			if (nnotes > 0)
 				commit(event == XACT_EVENT_PREPARE);
 			break;
