@@ -313,11 +313,9 @@ jq_limits_reserve(const JqJobType *type, const JqJob *job, TimestampTz *now)
 		}
 	}
 	else
-	{
 		nnotes--;
-		if (group != NULL)
-			jq_limit_free_group_if_idle(group);
-	}
+	if (group != NULL)
+		jq_groups_settle(group, *now);
 	jq_limit_unlock();
 	return answer;
 }
@@ -477,14 +475,14 @@ undo(const LimitNote *note)
 	{
 		lender = note->type_lender == 0 ? NULL :
 			jq_limit_find_place(note->type_lender);
-		if (lender != NULL && place->counts_type)
+		if (lender != NULL && place->counts_type && !lender->counts_type)
 		{
 			lender->counts_type = true;
 			place->counts_type = false;
 		}
 		lender = note->group_lender == 0 ? NULL :
 			jq_limit_find_place(note->group_lender);
-		if (lender != NULL && place->counts_group)
+		if (lender != NULL && place->counts_group && !lender->counts_group)
 		{
 			lender->counts_group = true;
 			place->counts_group = false;
@@ -498,7 +496,7 @@ undo(const LimitNote *note)
 		if (note->last_claim_no == 0)
 			drop_place(place);
 	}
-	else if (group != NULL)
+	if (group != NULL && group->generation == note->group_generation)
 		jq_groups_settle(group, GetCurrentTimestamp());
 }
 

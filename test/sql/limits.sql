@@ -169,6 +169,61 @@ SELECT claim('both', 10);
 COMMIT;
 SELECT claim('both', 10);
 
+-- nobody comes between a retry and its place, whatever is offered first
+INSERT INTO job_types (job_type, group_concurrency, group_strict, backoff)
+	VALUES ('kept', 1, true, '{"strategy": "fixed", "delay": "1 hour"}');
+SELECT enqueue_job('kept', '{"n": "r"}', group_key => 'a') > 0, claim('kept'), finish('kept', 'r', false);
+SELECT enqueue_job('kept', '{"n": "l1"}', group_key => 'a', priority => 1::smallint) > 0,
+	enqueue_job('kept', '{"n": "h1"}', group_key => 'a', priority => -1::smallint) > 0;
+SELECT claim('kept', 10);
+UPDATE jobs_queue SET scheduled_at = now() WHERE job_type = 'kept' AND payload->>'n' = 'r';
+SELECT enqueue_job('kept', '{"n": "l2"}', group_key => 'a', priority => 1::smallint) > 0,
+	enqueue_job('kept', '{"n": "h2"}', group_key => 'a', priority => -1::smallint) > 0;
+SELECT claim('kept', 10);
+SELECT finish('kept', 'r'), claim('kept', 10);
+SELECT finish('kept', 'h1'), claim('kept', 10);
+-- a limit below what retries keep
+INSERT INTO job_types (job_type, group_concurrency, group_strict, backoff)
+	VALUES ('lowered', 2, true, '{"strategy": "fixed", "delay": "1 hour"}');
+SELECT count(*) FROM (SELECT enqueue_job('lowered', jsonb_build_object('n', i), group_key => 'a')
+	FROM generate_series(1, 3) i ORDER BY i) e;
+SELECT claim('lowered', 10), finish('lowered', '1', false), finish('lowered', '2', false);
+UPDATE job_types SET group_concurrency = 1 WHERE job_type = 'lowered';
+UPDATE jobs_queue SET scheduled_at = now() WHERE job_type = 'lowered' AND payload->>'n' = '1';
+SELECT claim('lowered', 10), claim('lowered');
+-- a job that is claimed again in the transaction that released it
+INSERT INTO job_types (job_type, max_concurrency) VALUES ('again', 1);
+SELECT count(*) FROM enqueue_jobs('again', (SELECT array_agg(jsonb_build_object('n', i)) FROM generate_series(1, 2) i));
+SELECT claim('again');
+BEGIN;
+SELECT release_job(id, locked_by) FROM jobs_queue WHERE job_type = 'again' AND status = 'running';
+SELECT claim('again');
+ROLLBACK;
+SELECT claim('again');
+-- what SQL finds counts in the same way
+SET jobqueue.debug_claim_path = 'sql';
+INSERT INTO job_types (job_type, group_rate_max, group_rate_window) VALUES ('by_sql', 1, '1 hour');
+SELECT count(*) FROM (SELECT enqueue_job('by_sql', jsonb_build_object('n', i), group_key => 'a')
+	FROM generate_series(1, 4) i ORDER BY i) e;
+SELECT claim('by_sql'), claim('by_sql'), claim('by_sql', 10);
+INSERT INTO job_types (job_type, group_concurrency, group_strict, backoff)
+	VALUES ('strict_by_sql', 1, true, '{"strategy": "fixed", "delay": "1 hour"}');
+SELECT count(*) FROM (SELECT enqueue_job('strict_by_sql', jsonb_build_object('n', i), group_key => 'a')
+	FROM generate_series(1, 3) i ORDER BY i) e;
+SELECT claim('strict_by_sql'), finish('strict_by_sql', '1', false);
+UPDATE jobs_queue SET scheduled_at = now() WHERE job_type = 'strict_by_sql' AND payload->>'n' = '1';
+SELECT claim('strict_by_sql', 10), claim('strict_by_sql', 10);
+RESET jobqueue.debug_claim_path;
+
+-- who waits for jobs sees those that only groups know
+INSERT INTO job_types (job_type, fair_groups) VALUES ('awaited', true);
+SELECT count(*) FROM (SELECT enqueue_job('awaited', jsonb_build_object('n', i), group_key => 'a')
+	FROM generate_series(1, 2) i ORDER BY i) e;
+SELECT claim('awaited');
+CALL wait_for_jobs('{awaited}', '0');
+SELECT claim('awaited');
+CALL wait_for_jobs('{awaited}', '0');
+
 DELETE FROM jobs_queue;
 DELETE FROM job_types;
 DROP FUNCTION claim, finish;
