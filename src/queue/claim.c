@@ -375,6 +375,11 @@ jq_claim_take(JqClaiming *claiming, ItemPointer tid,
 			return JQ_TAKING_BUSY;
 		jq_job_read(claiming->row, &job);
 	}
+	/* Lanes were chosen before; a row may have changed since its offer. */
+	if (expected != NULL && lane == NULL &&
+		(strcmp(job.job_type, claiming->turn_type) != 0 ||
+		 !jq_claim_may_take(claim, jq_job_type(job.job_type), job.owner)))
+		return JQ_TAKING_STALE;
 	/* Only rows that no trigger has seen are so. */
 	if (job.attempts >= job.max_attempts)
 		return JQ_TAKING_STALE;

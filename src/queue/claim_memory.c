@@ -99,7 +99,7 @@ typedef struct Merge
 	pairingheap *ready;			/* of Source */
 	TimestampTz next_due_at;	/* of the lanes that have none ready */
 	JqCandidate *candidates;
-	List	   *grouped;		/* types whose groups are a source */
+	List	   *grouped;		/* a lane of each whose groups are a source */
 	bool		groups_are_full;	/* there is no room for another group */
 	int			busy;
 	bool		is_complete;	/* nothing was left to SQL */
@@ -534,7 +534,8 @@ feed_groups(Merge *merge, Source *source)
 	int			count;
 
 	while ((fed < MAX_FED ||
-			jq_groups_ready(jq_job_type(source->name->job_type), 1) == 0) &&
+			jq_groups_ready(jq_job_type(source->name->job_type),
+							source->name->owner, 1) == 0) &&
 		   has_ready(merge, source))
 	{
 		const JqJobType *type = jq_job_type(source->name->job_type);
@@ -608,7 +609,10 @@ offer_to_group(Merge *merge, const Source *source, const JqJobType *type,
 	return false;
 }
 
-/* The groups of a type are one source, whatever lanes feed them. */
+/*
+ * The groups of a type are one source, whatever lanes feed them; of the
+ * built-in type those whose next job is the lane's owner's.
+ */
 static void
 add_groups(Merge *merge, const Source *lane)
 {
@@ -616,10 +620,12 @@ add_groups(Merge *merge, const Source *lane)
 	ListCell   *cell;
 
 	foreach(cell, merge->grouped)
-		if (strcmp((const char *) lfirst(cell), lane->name->job_type) == 0)
+		if (strcmp(((const JqLaneName *) lfirst(cell))->job_type,
+				   lane->name->job_type) == 0 &&
+			((const JqLaneName *) lfirst(cell))->owner == lane->name->owner)
 		return;
 	merge->grouped = lappend(merge->grouped,
-							 pstrdup(lane->name->job_type));
+							 unconstify(JqLaneName *, lane->name));
 	source = palloc(sizeof(Source));
 	*source = *lane;
 	source->is_of_groups = true;
@@ -633,8 +639,8 @@ look_at_groups(Merge *merge, Source *source)
 	JqGroupTurn turn;
 	TimestampTz next_at;
 
-	if (!jq_groups_begin_turn(jq_job_type(source->name->job_type), merge->now,
-							  true, &turn, &source->priority, &next_at))
+	if (!jq_groups_begin_turn(jq_job_type(source->name->job_type),
+							  source->name->owner, merge->now, true, &turn, &source->priority, &next_at))
 	{
 		merge->next_due_at = Min(merge->next_due_at, next_at);
 		if (merge->claiming != NULL)
@@ -658,11 +664,12 @@ take_turn(Merge *merge, Source *source)
 	int			first;
 
 	if (!jq_claim_is_open(claiming, type, merge->now, &available, &next_at) ||
-		!jq_groups_begin_turn(type, merge->now, false, &turn, &source->priority,
-							  &next_at))
+		!jq_groups_begin_turn(type, source->name->owner, merge->now, false, &turn,
+							  &source->priority, &next_at))
 		return;
 	jq_hints_reserve(1);
 	jq_scope_refresh();
+	claiming->turn_type = source->name->job_type;
 	taking = jq_claim_take(claiming, &turn.candidate.tid, &turn.candidate,
 						   NULL);
 	switch (taking)
@@ -719,6 +726,8 @@ end_turn(Merge *merge, const JqGroupTurn *turn, const char *job_type,
 											  turn->bound, merge->now,
 											  turn->candidate.key.id, &next,
 											  &name);
+			if (has_next && jq_job_type_is_built_in(job_type))
+				name.owner = next.owner;
 			if (has_next)
 				lane = jq_lanes_get(&name, true);
 		}
@@ -767,7 +776,7 @@ jq_claim_count_due_by_memory(JqClaiming *looking, const char *job_type,
 
 	begin_looking(&merge, looking->live.rel, looking->now);
 	*count = 0;
-	*due = palloc(sizeof(JqDueJobs) * (known->count + 1));
+	*due = palloc(sizeof(JqDueJobs) * Max(2 * known->count, 1));
 	for (int i = 0; i < known->count; i++)
 	{
 		Source		source = {.ref = known->refs[i],.name = &known->names[i]};
@@ -788,11 +797,22 @@ jq_claim_count_due_by_memory(JqClaiming *looking, const char *job_type,
 	groups = jq_limits_have_groups(&jq_job_type(job_type)->limits) &&
 		jq_claim_is_open(NULL, jq_job_type(job_type), merge.now, &available,
 						 &next_at) ?
-		jq_groups_ready(jq_job_type(job_type), Min(max, available)) : 0;
-	if (groups > 0)
+		Min(max, available) : 0;
+	for (int i = 0; i < known->count && groups > 0; i++)
 	{
-		(*due)[*count].owner = InvalidOid;
-		(*due)[*count].jobs = groups;
+		Oid			owner = known->names[i].owner;
+		int			ready = 0;
+		bool		is_new = true;
+
+		/* Only of the built-in type there is more than one owner. */
+		for (int j = 0; j < i && is_new; j++)
+			is_new = known->names[j].owner != owner;
+		if (is_new)
+			ready = jq_groups_ready(jq_job_type(job_type), owner, groups);
+		if (ready == 0)
+			continue;
+		(*due)[*count].owner = owner;
+		(*due)[*count].jobs = ready;
 		(*count)++;
 	}
 	return merge.is_complete;

@@ -35,6 +35,8 @@ typedef struct JqClaiming
 	bool		must_stop;		/* the job just taken runs alone */
 	TimestampTz retry_at;		/* see jq_claim_retry_at() */
 	bool		ignores_limits; /* an operator wants this one job */
+	const char *turn_type;		/* whose groups have a turn, for lack of a
+								 * lane */
 	List	   *uncounted;		/* names of types whose jobs must be counted */
 } JqClaiming;
 
@@ -52,7 +54,7 @@ typedef enum JqTaking
 
 /*
  * Tries to claim the row version at "tid".  With "expected", it must be that
- * job, and of that lane unless this is NULL.  Needs a snapshot that is newer
+ * job, and of that lane; without one, of "turn_type".  Needs a snapshot that is newer
  * than the finding.
  */
 extern JqTaking jq_claim_take(JqClaiming *claiming, ItemPointer tid,

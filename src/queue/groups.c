@@ -30,6 +30,7 @@ static void set_next(JqGroup *group, const JqCandidate *candidate,
 					 JqLaneRef lane, int16 priority);
 static void lower_bound(JqGroup *group, int16 priority, const JqLaneKey *key);
 static void serve_timed(TimestampTz now);
+static JqGroup *first_ready(const JqLimitedType *entry, Oid owner);
 static void fill_turn(const JqGroup *group, JqGroupTurn *turn);
 static JqGroup *end_turn(const JqGroupTurn *turn);
 
@@ -174,8 +175,9 @@ lower_bound(JqGroup *group, int16 priority, const JqLaneKey *key)
 /* ---- turns ---- */
 
 bool
-jq_groups_begin_turn(const JqJobType *type, TimestampTz now, bool only_look,
-					 JqGroupTurn *turn, int16 *priority, TimestampTz *next_at)
+jq_groups_begin_turn(const JqJobType *type, Oid owner, TimestampTz now,
+					 bool only_look, JqGroupTurn *turn, int16 *priority,
+					 TimestampTz *next_at)
 {
 	JqLimitedType *entry;
 	JqGroup    *group = NULL;
@@ -185,20 +187,18 @@ jq_groups_begin_turn(const JqJobType *type, TimestampTz now, bool only_look,
 	serve_timed(now);
 	entry = jq_limit_find_type(type->name);
 	/* What the settings forbid by now is put where it belongs. */
-	while (entry != NULL && entry->first_ready != JQ_NO_GROUP)
+	while (entry != NULL && (group = first_ready(entry, owner)) != NULL)
 	{
 		TimestampTz at;
 
-		group = jq_limit_group(entry->first_ready);
 		if (jq_groups_look(group, &entry->limits, now, next_has_place(group),
 						   &at) == JQ_LIMIT_FREE)
 			break;
 		jq_limit_unqueue_group(group);
 		jq_groups_settle(group, now);
-		group = NULL;
 	}
 	if (group == NULL && entry != NULL)
-		group = jq_limits_freed_group(entry, now);
+		group = jq_limits_freed_group(entry, owner, now);
 	if (group != NULL)
 	{
 		fill_turn(group, turn);
@@ -217,6 +217,17 @@ jq_groups_begin_turn(const JqJobType *type, TimestampTz now, bool only_look,
 		*next_at = jq_limit_first_timed()->ready_at;
 	jq_limit_unlock();
 	return group != NULL;
+}
+
+static JqGroup *
+first_ready(const JqLimitedType *entry, Oid owner)
+{
+	int			number = entry->first_ready;
+
+	while (number != JQ_NO_GROUP && OidIsValid(owner) &&
+		   jq_limit_group(number)->next.owner != owner)
+		number = jq_limit_group(number)->following;
+	return number == JQ_NO_GROUP ? NULL : jq_limit_group(number);
 }
 
 /* Puts groups whose instant has come where they belong by now. */
@@ -309,7 +320,7 @@ end_turn(const JqGroupTurn *turn)
 }
 
 int
-jq_groups_ready(const JqJobType *type, int max)
+jq_groups_ready(const JqJobType *type, Oid owner, int max)
 {
 	JqLimitedType *entry;
 	int			count = 0;
@@ -319,8 +330,10 @@ jq_groups_ready(const JqJobType *type, int max)
 	jq_limit_lock();
 	serve_timed(GetCurrentTimestamp());
 	entry = jq_limit_find_type(type->name);
-	if (entry != NULL)
-		count = Min(entry->nready, max);
+	for (int i = entry == NULL ? JQ_NO_GROUP : entry->first_ready;
+		 i != JQ_NO_GROUP && count < max; i = jq_limit_group(i)->following)
+		if (!OidIsValid(owner) || jq_limit_group(i)->next.owner == owner)
+			count++;
 	jq_limit_unlock();
 	return count;
 }

@@ -55,13 +55,15 @@ extern bool jq_groups_offer(const JqJobType *type, const char *key,
 							const JqCandidate *candidate);
 
 /*
- * The group of a type whose turn it is.  With "only_look" it stays; else
- * jq_groups_end_turn() must follow, or an abort.  False: none.  Then "next_at"
- * is when one may have a turn, or DT_NOEND.
+ * The group of a type whose turn it is; with "owner", among those whose next
+ * job is this role's.  With "only_look" it stays; else jq_groups_end_turn()
+ * must follow, or an abort.  False: none.  Then "next_at" is when one may have
+ * a turn, or DT_NOEND.
  */
-extern bool jq_groups_begin_turn(const JqJobType *type, TimestampTz now,
-								 bool only_look, JqGroupTurn *turn,
-								 int16 *priority, TimestampTz *next_at);
+extern bool jq_groups_begin_turn(const JqJobType *type, Oid owner,
+								 TimestampTz now, bool only_look,
+								 JqGroupTurn *turn, int16 *priority,
+								 TimestampTz *next_at);
 
 /*
  * Ends a turn.  The next job of the group is now this one, behind which more
@@ -75,8 +77,11 @@ extern bool jq_groups_end_turn(const JqGroupTurn *turn,
 /* Ends a turn in which somebody else had the job: it is tried again later. */
 extern void jq_groups_postpone(const JqGroupTurn *turn, TimestampTz until);
 
-/* How many groups of a type may have a turn now; more than "max" do not count. */
-extern int	jq_groups_ready(const JqJobType *type, int max);
+/*
+ * How many groups of a type may have a turn now, with "owner" as above; more
+ * than "max" do not count.
+ */
+extern int	jq_groups_ready(const JqJobType *type, Oid owner, int max);
 
 /* Ends the turn of this backend that failed, if there is one. */
 extern void jq_groups_give_up(void);

@@ -227,9 +227,10 @@ extern JqGroup *jq_limit_first_timed(void);
 
 /*
  * A group of the type that has a next job, and a place that this transaction
- * gives up and may fill again; NULL: none (limits.c).
+ * gives up and may fill again, with "owner" as in groups.h; NULL: none
+ * (limits.c).
  */
-extern JqGroup *jq_limits_freed_group(const JqLimitedType *type,
+extern JqGroup *jq_limits_freed_group(const JqLimitedType *type, Oid owner,
 									  TimestampTz now);
 
 /* What an audit found out of a place (limits.c); these take the lock. */

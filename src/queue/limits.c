@@ -68,7 +68,7 @@ typedef struct Wake
 static LimitNote *notes = NULL;
 static int	nnotes = 0;
 static int	max_notes = 0;
-static int	nclaims = 0;			/* within each other, by a user's trigger */
+static int	nclaims = 0;		/* within each other, by a user's trigger */
 static int	claim_level;		/* where the first of them began */
 
 static void stop_claiming(void);
@@ -403,7 +403,7 @@ has_lendable(const JqGroup *group, const JqLimits *limits)
 }
 
 JqGroup *
-jq_limits_freed_group(const JqLimitedType *type, TimestampTz now)
+jq_limits_freed_group(const JqLimitedType *type, Oid owner, TimestampTz now)
 {
 	int			number = jq_limit_type_number(type);
 
@@ -417,6 +417,7 @@ jq_limits_freed_group(const JqLimitedType *type, TimestampTz now)
 			continue;
 		group = jq_limit_group(notes[i].group);
 		if (group->has_next && group->state == JQ_GROUP_IDLE &&
+			(!OidIsValid(owner) || group->next.owner == owner) &&
 			has_lendable(group, &type->limits) &&
 			jq_groups_look(group, &type->limits, now, true,
 						   &next_at) == JQ_LIMIT_FREE)
