@@ -337,7 +337,8 @@ add_source(Merge *merge, Source *source)
 		if (has_ready(merge, source))
 			pairingheap_add(merge->ready, &source->node);
 	}
-	else if (!OidIsValid(jq_catalog()->jobs_queue_live_group))
+	else if (!OidIsValid(jq_catalog()->jobs_queue_live_group) ||
+			 !jq_groups_exist(type))
 		merge->is_complete = false;
 	else
 	{

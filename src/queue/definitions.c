@@ -48,6 +48,7 @@ static bool is_restored(TriggerData *trigger, HeapTuple row);
 static void check_limits(TriggerData *trigger);
 static void check_retention(TriggerData *trigger);
 static bool check_count(TriggerData *trigger, const char *name);
+static void check_groups(TriggerData *trigger);
 static void check_rate(TriggerData *trigger, const char *max,
 					   const char *window, const char *burst);
 static void check_interval(TriggerData *trigger, const char *name,
@@ -283,6 +284,7 @@ check_limits(TriggerData *trigger)
 	check_count(trigger, "breaker_threshold");
 	check_rate(trigger, "rate_max", "rate_window", "rate_burst");
 	check_rate(trigger, "group_rate_max", "group_rate_window", NULL);
+	check_groups(trigger);
 	check_interval(trigger, "breaker_cooldown", 1000, USECS_PER_DAY);
 }
 
@@ -317,6 +319,32 @@ check_count(TriggerData *trigger, const char *name)
 	if (!isnull)
 		jq_range_check(DatumGetInt32(value), name, 1, 1000000);
 	return !isnull;
+}
+
+/* The jobs of the built-in type "sql" run as many roles, each for itself. */
+static void
+check_groups(TriggerData *trigger)
+{
+	static const char *const names[] = {"group_concurrency", "group_rate_max"};
+	bool		isnull;
+	Datum		name = jq_row_new_value(trigger, "job_type", &isnull);
+	Datum		is_fair;
+	bool		has_groups;
+
+	if (strcmp(TextDatumGetCString(name), JQ_SQL_JOB_TYPE) != 0)
+		return;
+	is_fair = jq_row_new_value(trigger, "fair_groups", &isnull);
+	has_groups = !isnull && DatumGetBool(is_fair);
+	for (int i = 0; i < (int) lengthof(names); i++)
+	{
+		(void) jq_row_new_value(trigger, names[i], &isnull);
+		has_groups |= !isnull;
+	}
+	if (has_groups)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the built-in type \"sql\" has no groups"),
+				 errhint("Give the jobs a type of their own, with the command in job_types.")));
 }
 
 /* How many and in what time belong together. */

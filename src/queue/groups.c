@@ -103,6 +103,19 @@ next_has_place(const JqGroup *group)
 /* ---- offers ---- */
 
 bool
+jq_groups_exist(const JqJobType *type)
+{
+	bool		exist;
+
+	if (jq_limit_memory == NULL)
+		return false;
+	jq_limit_lock();
+	exist = jq_limit_find_type(type->name) != NULL;
+	jq_limit_unlock();
+	return exist;
+}
+
+bool
 jq_groups_offer(const JqJobType *type, const char *key, JqLaneRef lane,
 				int16 priority, const JqCandidate *candidate)
 {

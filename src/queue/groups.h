@@ -46,6 +46,9 @@ extern void jq_groups_settle(JqGroup *group, TimestampTz now);
 /* The same for all groups of a type, whose limits are others now. */
 extern void jq_groups_settle_all(JqLimitedType *type, TimestampTz now);
 
+/* Whether shared memory has room for the groups of this type. */
+extern bool jq_groups_exist(const JqJobType *type);
+
 /*
  * Offers a due job of a lane to its group.  False: there is no room for one
  * more group.
