@@ -87,7 +87,7 @@ open_case() # suite, case, system
 	fill_case "$database" "$ready" "$ahead_rows"
 	[ "$3" = plpgsql ] || query "$database" -f "$top/bench/sql/keep_nothing.sql"
 	query "$database" -c 'VACUUM ANALYZE'
-	[[ $2 != policy_* && $2 != blocked_* ]] || count_once "$database"
+	[[ $2 != policy_* && $2 != blocked_* ]] || begin_counting "$database"
 	calibrate "$2" "$3"
 }
 
@@ -132,11 +132,13 @@ measure_case() # suite, case, system, round
 	fill_case "$database" "$scripts" 0
 }
 
+# Every second round goes backwards, for a place in a round may have its price.
 for_each_case() # command, suite, cases, round
 {
-	local case system
+	local case system order=cat
 
-	for case in $3; do
+	[ $((${4:-1} % 2)) -eq 1 ] || order=tac
+	for case in $(tr -s '[:space:]' '\n' <<<"$3" | sed '/^$/d' | $order); do
 		for system in $case_systems; do
 			! has_case "$case" "$system" || "$1" "$2" "$case" "$system" "$4"
 		done

@@ -13,6 +13,7 @@ names+=(
 	[policy_breaker]='breaker_threshold 10, closed'
 	[policy_rules]='error_rules and a backoff list'
 	[policy_all]='all four'
+	[policy_again]='no policy, once more'
 	[policy_groups]='group_concurrency 10,000'
 	[policy_fair]='fair_groups'
 	[policy_single]='group_concurrency 1'
@@ -86,7 +87,7 @@ hold_one() # job type: a command that claims a job for longer than the suite tak
 has_policy() # case, system
 {
 	case $2 in
-		keyless) [[ $1 =~ _(none|concurrency|rate|breaker|rules|all)$ ]] ;;
+		keyless) [[ $1 =~ _(none|concurrency|rate|breaker|rules|all|again)$ ]] ;;
 		keyed) [[ $1 =~ _(none|groups|fair|single)$ ]] ;;
 		distinct | distinct_crowded) [[ $1 =~ _(none|single)$ ]] ;;
 		same) [[ $1 =~ _(none|group)$ ]] ;;
@@ -101,11 +102,12 @@ prepare_policy() # database, case: before the jobs are filled in that can be cla
 		-v block="$block" -f "$top/bench/sql/policy_blocked.sql" >/dev/null
 }
 
-# While a claim counts what is running, the first time, others may find nothing.
-count_once() # database
+# What runs must be counted once, and while a claim does so, others may find nothing;
+# then the jobs that are there are offered to their groups.
+begin_counting() # database
 {
-	query "$1" -c "SELECT resolve_job(id, locked_by, true)
-		FROM claim_next_job('ffffffff-ffff-4fff-bfff-ffffffffffff', 'bench')" >/dev/null
+	run_script "$1" "$script" 1 -t 200 -D types="$types"
+	must_have_run "$1"
 }
 
 # All of them but the one that is held wait as before.
@@ -124,12 +126,12 @@ must_be_blocked() # database, case
 
 suite_policies()
 {
-	local sync_list=$sync_list case_systems='keyless keyed' given=$sync_list
+	local given=$sync_list case_systems='keyless keyed'
+	local sync_list=${given:-off on}
 
 	restart_server "jobqueue.max_groups = $((4 * blocked))" "jobqueue.max_limited_jobs = 20000"
-	sync_list=${given:-off on}
 	compare_cases policies 'policy_none policy_concurrency policy_rate policy_breaker policy_rules
-		policy_all policy_groups policy_fair policy_single'
+		policy_all policy_again policy_groups policy_fair policy_single'
 	sync_list=$given case_systems=distinct
 	compare_cases policies 'policy_none policy_single'
 	case_systems='any named same'
