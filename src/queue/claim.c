@@ -46,6 +46,7 @@ static TimestampTz last_retry_at = DT_NOEND;
 static XLogRecPtr async_claim_end = 0;
 
 static void find_and_take(JqClaiming *claiming);
+static void note_uncounted(JqClaiming *claiming, const char *name);
 static bool count_types(JqClaiming *claiming);
 static JqTaking reserve(JqClaiming *claiming, const JqJob *job,
 						TimestampTz *now);
@@ -272,6 +273,17 @@ find_and_take(JqClaiming *claiming)
 	jq_limits_end_claim();
 }
 
+static void
+note_uncounted(JqClaiming *claiming, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, claiming->uncounted)
+		if (strcmp((const char *) lfirst(cell), name) == 0)
+		return;
+	claiming->uncounted = lappend(claiming->uncounted, pstrdup(name));
+}
+
 /* True: there may be more to claim by now. */
 static bool
 count_types(JqClaiming *claiming)
@@ -316,8 +328,7 @@ jq_claim_is_open(JqClaiming *claiming, const JqJobType *type, TimestampTz now,
 		case JQ_LIMIT_UNCOUNTED:
 			if (claiming == NULL)
 				return true;
-			claiming->uncounted = lappend(claiming->uncounted,
-										  pstrdup(type->name));
+			note_uncounted(claiming, type->name);
 			*next_at = DT_NOEND;
 			return false;
 		default:

@@ -40,8 +40,13 @@
 
 #define SWEEP_CHECK_INTERVAL_US (1 * USECS_PER_SEC)
 
-/* Most queued jobs that one sweep looks at in a lane. */
+/*
+ * Most queued jobs that one sweep looks at in a lane.  Of one that feeds groups
+ * it is a part after the other: what these have set aside comes back, and must
+ * not fill the lane, or it would be read again.
+ */
 #define MAX_SWEPT 512
+#define MAX_SWEPT_OF_GROUPS 64
 
 /*
  * A candidate that somebody else has is parked when it goes back: who waits
@@ -72,6 +77,7 @@ typedef struct KnownLanes
 	int64		holder;			/* of the claims that this is about */
 	Oid			role;
 	bool	   *may_take;
+	JqLaneKey  *swept;			/* where the sweep of a lane of groups goes on */
 } KnownLanes;
 
 static MemoryContext known_context = NULL;
@@ -99,7 +105,7 @@ typedef struct Merge
 	pairingheap *ready;			/* of Source */
 	TimestampTz next_due_at;	/* of the lanes that have none ready */
 	JqCandidate *candidates;
-	List	   *grouped;		/* a lane of each whose groups are a source */
+	List	   *grouped;		/* of Source: the groups of types and owners */
 	bool		groups_are_full;	/* there is no room for another group */
 	int			busy;
 	bool		is_complete;	/* nothing was left to SQL */
@@ -123,6 +129,7 @@ static bool offer_to_group(Merge *merge, const Source *source,
 						   const JqJobType *type,
 						   const JqCandidate *candidate);
 static void add_groups(Merge *merge, const Source *lane);
+static void look_at_all_groups(Merge *merge);
 static bool look_at_groups(Merge *merge, Source *source);
 static void take_turn(Merge *merge, Source *source);
 static void end_turn(Merge *merge, const JqGroupTurn *turn,
@@ -232,7 +239,9 @@ static void
 list_lanes(KnownLanes *known, const char *job_type)
 {
 	MemoryContext old = MemoryContextSwitchTo(known_context);
-	void	   *outdated[] = {known->refs, known->names, known->may_take};
+	void	   *outdated[] = {
+		known->refs, known->names, known->may_take, known->swept
+	};
 
 	memset((char *) known + JQ_LANE_NAME_SIZE, 0,
 		   sizeof(KnownLanes) - JQ_LANE_NAME_SIZE);
@@ -241,6 +250,9 @@ list_lanes(KnownLanes *known, const char *job_type)
 			pfree(outdated[i]);
 	known->count = jq_lanes_list(job_type, &known->refs, &known->names);
 	known->may_take = palloc(sizeof(bool) * Max(known->count, 1));
+	known->swept = palloc(sizeof(JqLaneKey) * Max(known->count, 1));
+	for (int i = 0; i < known->count; i++)
+		known->swept[i] = JQ_LANE_KEY_FIRST;
 	MemoryContextSwitchTo(old);
 }
 
@@ -285,6 +297,7 @@ begin_merge(Merge *merge, const JqClaim *claim, Relation live, TimestampTz now)
 		add_sources(merge, NULL);
 	foreach(cell, claim->job_types)
 		add_sources(merge, (const char *) lfirst(cell));
+	look_at_all_groups(merge);
 }
 
 static void
@@ -621,17 +634,32 @@ add_groups(Merge *merge, const Source *lane)
 	ListCell   *cell;
 
 	foreach(cell, merge->grouped)
-		if (strcmp(((const JqLaneName *) lfirst(cell))->job_type,
-				   lane->name->job_type) == 0 &&
-			((const JqLaneName *) lfirst(cell))->owner == lane->name->owner)
-		return;
-	merge->grouped = lappend(merge->grouped,
-							 unconstify(JqLaneName *, lane->name));
+	{
+		const JqLaneName *name = ((const Source *) lfirst(cell))->name;
+
+		if (strcmp(name->job_type, lane->name->job_type) == 0 &&
+			name->owner == lane->name->owner)
+			return;
+	}
 	source = palloc(sizeof(Source));
 	*source = *lane;
 	source->is_of_groups = true;
-	if (look_at_groups(merge, source))
-		pairingheap_add(merge->ready, &source->node);
+	merge->grouped = lappend(merge->grouped, source);
+}
+
+/* Once all lanes have fed them. */
+static void
+look_at_all_groups(Merge *merge)
+{
+	ListCell   *cell;
+
+	foreach(cell, merge->grouped)
+	{
+		Source	   *source = (Source *) lfirst(cell);
+
+		if (look_at_groups(merge, source))
+			pairingheap_add(merge->ready, &source->node);
+	}
 }
 
 static bool
@@ -862,7 +890,7 @@ void
 jq_claim_sweep(Relation live)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	const KnownLanes *known;
+	KnownLanes *known;
 	JqCandidate *found;
 	int			repairs = 0;
 
@@ -876,17 +904,21 @@ jq_claim_sweep(Relation live)
 		TimestampTz started_at = GetCurrentTimestamp();
 		JqLaneRef	ref = known->refs[i];
 		JqLaneKey	position;
+		bool		has_groups;
+		int			max;
 		int			count;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!jq_lane_begin_sweep(ref, started_at))
 			continue;
-		count = jq_ready_read(live, &known->names[i], JQ_LANE_KEY_FIRST,
-							  jq_lane_position(ref), MAX_SWEPT, found,
-							  &position);
+		has_groups = jq_limits_have_groups(&jq_job_type(known->names[i].job_type)->limits);
+		max = has_groups ? MAX_SWEPT_OF_GROUPS : MAX_SWEPT;
+		count = jq_ready_read(live, &known->names[i],
+							  has_groups ? known->swept[i] : JQ_LANE_KEY_FIRST,
+							  jq_lane_position(ref), max, found, &position);
+		known->swept[i] = count < max ? JQ_LANE_KEY_FIRST : position;
 		count = jq_lane_end_sweep(ref, started_at, found, count);
-		/* What groups have set aside comes back each time. */
-		if (!jq_limits_have_groups(&jq_job_type(known->names[i].job_type)->limits))
+		if (!has_groups)
 			repairs += count;
 	}
 	pfree(found);

@@ -798,6 +798,8 @@ abort_from(int nest_level)
 {
 	if (nest_level <= claim_level)
 		stop_claiming();
+	else
+		nclaims = Min(nclaims, 1);	/* those inside of it have failed */
 	if (jq_limit_memory == NULL)
 		return;
 	jq_groups_give_up();

@@ -110,6 +110,12 @@ UPDATE job_types SET group_rate_max = 1, group_rate_window = '1 hour' WHERE job_
 SELECT claim('raised', 10);
 UPDATE job_types SET group_rate_max = 9 WHERE job_type = 'raised';
 SELECT claim('raised', 10);
+-- nor by lanes that are empty
+SELECT enqueue_job('lanes', '{"n": "empty"}', stage => 'a', group_key => 'a') > 0 AS ok;
+SELECT claim('lanes'), finish('lanes', 'empty');
+INSERT INTO job_types (job_type, group_concurrency) VALUES ('lanes', 1);
+SELECT enqueue_job('lanes', '{"n": "full"}', stage => 'b', group_key => 'b') > 0 AS ok;
+SELECT claim('lanes');
 -- nor is any group by those before it, however many wait in a full one
 INSERT INTO job_types (job_type, group_concurrency) VALUES ('crowded', 1);
 INSERT INTO jobs_queue (job_type, payload, group_key)
@@ -192,14 +198,14 @@ UPDATE job_types SET group_concurrency = 1 WHERE job_type = 'lowered';
 UPDATE jobs_queue SET scheduled_at = now() WHERE job_type = 'lowered' AND payload->>'n' = '1';
 SELECT claim('lowered', 10), claim('lowered');
 -- a job that is claimed again in the transaction that released it
-INSERT INTO job_types (job_type, max_concurrency) VALUES ('again', 1);
-SELECT count(*) FROM enqueue_jobs('again', (SELECT array_agg(jsonb_build_object('n', i)) FROM generate_series(1, 2) i));
-SELECT claim('again');
+INSERT INTO job_types (job_type, max_concurrency) VALUES ('reclaimed', 1);
+SELECT count(*) FROM enqueue_jobs('reclaimed', (SELECT array_agg(jsonb_build_object('n', i)) FROM generate_series(1, 2) i));
+SELECT claim('reclaimed');
 BEGIN;
-SELECT release_job(id, locked_by) FROM jobs_queue WHERE job_type = 'again' AND status = 'running';
-SELECT claim('again');
+SELECT release_job(id, locked_by) FROM jobs_queue WHERE job_type = 'reclaimed' AND status = 'running';
+SELECT claim('reclaimed');
 ROLLBACK;
-SELECT claim('again');
+SELECT claim('reclaimed');
 -- what SQL finds counts in the same way
 SET jobqueue.debug_claim_path = 'sql';
 INSERT INTO job_types (job_type, group_rate_max, group_rate_window) VALUES ('by_sql', 1, '1 hour');
