@@ -25,10 +25,11 @@ jq_rate_reset(JqRateLog *log, int nplaces)
 TimestampTz
 jq_rate_now(JqRateLog *log, TimestampTz now)
 {
-	int64		jump = log->latest - now;
+	int64		jump;
 
-	if (log->latest == DT_NOBEGIN || jump <= 0)
+	if (log->latest <= now)		/* DT_NOBEGIN: it is empty */
 		return log->latest = now;
+	jump = log->latest - now;
 	/* Processes read the clock in any order; only more than that is a jump. */
 	if (jump <= USECS_PER_SEC)
 		return log->latest;
