@@ -25,6 +25,7 @@
 #include "base/statement.h"
 #include "queue/claim_path.h"
 #include "queue/lane_walk.h"
+#include "queue/limits.h"
 
 /* Rows fetched from a lane at a time beyond those still wanted. */
 #define LANE_READ_AHEAD 8
@@ -207,6 +208,8 @@ add_found(Reading *reading, uint64 rows, Oid owner)
 		lane->priority = DatumGetInt16(jq_statement_value(i, 3));
 		lane->scheduled_at = DatumGetTimestampTz(jq_statement_value(i, 4));
 		lane->id = DatumGetInt64(jq_statement_value(i, 5));
+		if (jq_limits_forget(jq_job_type(lane->job_type)))
+			jq_lanes_forget();
 		if (jq_claim_may_take(reading->claiming->claim,
 							  jq_job_type(lane->job_type), owner) &&
 			jq_claim_is_admitted(lane->job_type, lane->stage,

@@ -74,7 +74,8 @@ SELECT finish('rated', '1'), claim('rated');
 UPDATE job_types SET rate_max = 4 WHERE job_type = 'rated';
 SELECT claim('rated', 10);
 
--- groups: one at a time, the others go on
+-- groups: one at a time, the others go on; only shared memory lets them take turns
+SET jobqueue.debug_claim_path = auto;
 INSERT INTO job_types (job_type, group_concurrency) VALUES ('grouped', 1);
 SELECT count(*) FROM (SELECT enqueue_job('grouped', jsonb_build_object('n', g || i), group_key => g)
 	FROM unnest('{a,b,c}'::text[]) g, generate_series(1, 3) i ORDER BY g, i) e;
@@ -128,6 +129,7 @@ SELECT count(*) FROM (SELECT enqueue_job('fair', jsonb_build_object('n', g || i)
 	FROM (VALUES ('a', 6), ('b', 2), ('c', 1)) v (g, n), generate_series(1, n) i ORDER BY g, i) e;
 SELECT claim('fair', 4);
 SELECT claim('fair'), claim('fair'), claim('fair', 10);
+RESET jobqueue.debug_claim_path;
 -- strict: a retry keeps its place
 INSERT INTO job_types (job_type, group_concurrency, group_strict, backoff)
 	VALUES ('strict', 1, true, '{"strategy": "fixed", "delay": "1 hour"}');
