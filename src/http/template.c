@@ -48,7 +48,7 @@ typedef struct Walk
 } Walk;
 
 static bool next_placeholder(const char *string, Placeholder *placeholder);
-static int	kind_of(const char *name, char **rest);
+static int	kind_of(char *name, char **rest);
 static bool is_path(const char *path);
 static bool is_field(const char *name);
 static bool is_alone(const char *string, const Placeholder *placeholder);
@@ -261,7 +261,7 @@ next_placeholder(const char *string, Placeholder *placeholder)
 
 /* The kind of a placeholder, or 0, and what stands behind its first dot. */
 static int
-kind_of(const char *name, char **rest)
+kind_of(char *name, char **rest)
 {
 	char	   *dot = strchr(name, '.');
 

@@ -24,6 +24,9 @@
 /* An entry that nothing counts in may go to another type after so long. */
 #define EVICT_AFTER_US (10 * USECS_PER_SEC)
 
+/* What each type may have, if there are any. */
+#define SURE_GROUPS 16
+
 typedef struct GroupEntry
 {
 	JqGroupId	id;
@@ -47,6 +50,7 @@ static void init_memory(void);
 static JqLimitedType *free_type(TimestampTz now);
 static bool type_is_idle(const JqLimitedType *type, TimestampTz now);
 static JqGroup *make_group(const JqGroupId *id, const char *key);
+static bool has_room(const JqLimitedType *type);
 static void free_group(JqGroup *group);
 static bool is_before(int a, int b);
 static void sift_up(int place);
@@ -356,7 +360,8 @@ make_group(const JqGroupId *id, const char *key)
 	JqGroup    *group;
 	uint32		generation;
 
-	if (jq_limit_memory->first_free == JQ_NO_GROUP)
+	if (jq_limit_memory->first_free == JQ_NO_GROUP ||
+		!has_room(&jq_limit_memory->types[id->type]))
 		return NULL;
 	entry = hash_search(group_table, id, HASH_ENTER_NULL, NULL);
 	if (entry == NULL)
@@ -374,7 +379,16 @@ make_group(const JqGroupId *id, const char *key)
 	group->lane.slot = -1;
 	jq_rate_reset(&group->rate.log, JQ_GROUP_PLACES);
 	jq_limit_memory->types[id->type].ngroups++;
+	jq_limit_memory->ngroups++;
 	return group;
+}
+
+/* A type leaves as many as it has to others: none keeps them from all. */
+static bool
+has_room(const JqLimitedType *type)
+{
+	return type->ngroups < SURE_GROUPS ||
+		type->ngroups < jq_limit_memory->max_groups - jq_limit_memory->ngroups;
 }
 
 JqGroup *
@@ -404,6 +418,7 @@ free_group(JqGroup *group)
 {
 	hash_search(group_table, &group->id, HASH_REMOVE, NULL);
 	jq_limit_memory->types[group->id.type].ngroups--;
+	jq_limit_memory->ngroups--;
 	group->in_use = false;
 	group->generation++;
 	group->following = jq_limit_memory->first_free;

@@ -151,6 +151,7 @@ typedef struct JqLimitMemory
 	pg_atomic_uint32 ntypes;	/* entries in use */
 	JqLimitedType types[JQ_LIMITED_TYPES];
 	int			max_groups;
+	int			ngroups;		/* in use */
 	int			first_free;		/* group, or JQ_NO_GROUP */
 	int			ntimed;
 	int			nflags;

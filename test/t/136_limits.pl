@@ -229,6 +229,21 @@ sub more_runs
 	is($s->query(q{SELECT crowded('crash', 5)}), '0', 'crash: never more than five at once');
 }
 
+# A type whose groups wait leaves room for those of others.
+$s->quit;
+$node->append_conf('postgresql.conf', 'jobqueue.max_groups = 100');
+$node->restart;
+$s = JobQueue::Session->new($node);
+$s->query(q{INSERT INTO job_types (job_type, group_concurrency) VALUES ('wall', 1), ('other', 1);
+	SELECT enqueue_job('wall', group_key => 'w' || i) FROM generate_series(1, 300) i;
+	SELECT enqueue_job('other', group_key => 'o' || i) FROM generate_series(1, 40) i});
+is($s->query(q{SELECT claim('wall')}), '1', 'groups: more than there is room for');
+$s->query(q{SELECT throttle_job_type('wall', '1 hour')});
+is($s->query(q{SELECT claim('other', 100) >= 16}), 't', 'groups: those of another type have some');
+$s->query(q{SELECT throttle_job_type('wall', '0'); SELECT finish('wall', 300); SELECT finish('other', 40)});
+wait_for_query($node, q{WITH c AS (SELECT claim('wall', 100) + claim('other', 100) AS n), f AS (SELECT finish('wall', 300) + finish('other', 40))
+	SELECT count(*) FROM jobs_queue_done WHERE job_type IN ('wall', 'other') AND (SELECT n FROM c) >= 0 AND (SELECT * FROM f) >= 0}, 340);
+
 $s->quit;
 is(log_problems($node, 0), '', 'the server has not crashed');
 $node->stop;
