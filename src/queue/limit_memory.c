@@ -171,8 +171,11 @@ init_memory(void)
 JqLimitedType *
 jq_limit_find_type(const char *name)
 {
-	for (int i = 0; i < JQ_LIMITED_TYPES; i++)
-		if (jq_limit_memory->types[i].database == MyDatabaseId &&
+	uint32		hash = jq_waiters_hash(name);
+
+	for (int i = 0; i < jq_limit_memory->high; i++)
+		if (jq_limit_memory->hashes[i] == hash &&
+			jq_limit_memory->types[i].database == MyDatabaseId &&
 			strcmp(jq_limit_memory->types[i].name, name) == 0)
 			return &jq_limit_memory->types[i];
 	return NULL;
@@ -191,6 +194,9 @@ jq_limit_make_type(const char *name, TimestampTz now)
 	type->database = MyDatabaseId;
 	strlcpy(type->name, name, sizeof(type->name));
 	type->hash = jq_waiters_hash(name);
+	jq_limit_memory->hashes[jq_limit_type_number(type)] = type->hash;
+	jq_limit_memory->high = Max(jq_limit_memory->high,
+								jq_limit_type_number(type) + 1);
 	type->used_at = now;
 	type->first_ready = JQ_NO_GROUP;
 	type->last_ready = JQ_NO_GROUP;

@@ -149,6 +149,8 @@ typedef struct JqLimitMemory
 	LWLock	   *lock;			/* guards everything but the atomics */
 	TimestampTz started_at;
 	pg_atomic_uint32 ntypes;	/* entries in use */
+	int			high;			/* entries after this one were never used */
+	uint32		hashes[JQ_LIMITED_TYPES];	/* of the entries, which are large */
 	JqLimitedType types[JQ_LIMITED_TYPES];
 	int			max_groups;
 	int			ngroups;		/* in use */
