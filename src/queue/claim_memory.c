@@ -591,8 +591,11 @@ feed_candidates(Merge *merge, const Source *source, const JqJobType *type,
 		else if (merge->groups_are_full)
 			jq_hints_skip(first + i, 0, false);
 		else
+		{
+			/* Somebody has it: what is fed next must come after it. */
 			jq_hints_skip(first + i,
-						  JQ_LANE_MS(merge->now + PARK_US) | 1, false);
+						  JQ_LANE_MS(merge->now + PASS_US) | 1, true);
+		}
 	}
 	jq_hints_end_taking(first);
 }
@@ -669,7 +672,8 @@ look_at_groups(Merge *merge, Source *source)
 	TimestampTz next_at;
 
 	if (!jq_groups_begin_turn(jq_job_type(source->name->job_type),
-							  source->name->owner, merge->now, true, &turn, &source->priority, &next_at))
+							  source->name->owner, merge->now, true, &turn,
+							  &source->priority, &next_at))
 	{
 		merge->next_due_at = Min(merge->next_due_at, next_at);
 		if (merge->claiming != NULL)

@@ -111,6 +111,20 @@ UPDATE job_types SET group_rate_max = 1, group_rate_window = '1 hour' WHERE job_
 SELECT claim('raised', 10);
 UPDATE job_types SET group_rate_max = 9 WHERE job_type = 'raised';
 SELECT claim('raised', 10);
+-- nor by a job that a prepared transaction has
+INSERT INTO job_types (job_type, group_concurrency) VALUES ('prepared', 1);
+SELECT enqueue_job('prepared', '{"n": "before"}', group_key => 'a') > 0 AS ok;
+SELECT claim('prepared'), finish('prepared', 'before'), claim('prepared');
+BEGIN;
+SELECT enqueue_job('prepared', '{"n": "later"}', group_key => 'a') > 0 AS ok;
+PREPARE TRANSACTION 'regress_limits';
+SET statement_timeout = '10s';
+SELECT claim('prepared');
+SELECT enqueue_job('prepared', '{"n": "now"}', group_key => 'b') > 0 AS ok;
+SELECT claim('prepared');
+COMMIT PREPARED 'regress_limits';
+RESET statement_timeout;
+SELECT finish('prepared', 'now');
 -- nor by lanes that are empty
 SELECT enqueue_job('lanes', '{"n": "empty"}', stage => 'a', group_key => 'a') > 0 AS ok;
 SELECT claim('lanes'), finish('lanes', 'empty');
