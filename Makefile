@@ -10,15 +10,15 @@ MODULE_big = jobqueue
 # One paragraph per layer; a layer knows its own directory and those below it.
 OBJS = src/jobqueue.o \
        src/worker/worker.o src/worker/launcher.o src/worker/scheduler.o \
-       src/worker/demand.o src/worker/maintenance.o src/worker/retention.o src/worker/executor.o src/worker/claimed.o \
+       src/worker/demand.o src/worker/maintenance.o src/worker/retention.o src/worker/history.o src/worker/statistics.o src/worker/executor.o src/worker/claimed.o \
        src/worker/batch.o src/worker/dispatcher.o src/worker/delivery.o \
-       src/worker/targets.o src/worker/forgetting.o src/worker/endings.o src/worker/http_demand.o \
+       src/worker/targets.o src/worker/monitors.o src/worker/monitor.o src/worker/monitor_page.o src/worker/monitor_request.o src/worker/forgetting.o src/worker/endings.o src/worker/http_demand.o \
        src/api/arguments.o src/api/enqueue.o src/api/work.o \
        src/api/operate.o src/api/cron.o src/api/cron_expression.o \
        src/api/server.o src/api/wait.o src/api/lanes.o \
        src/api/workflow.o src/api/body.o src/api/run.o src/api/control.o src/api/http.o \
        src/api/secrets.o src/api/events.o \
-       src/api/endpoint_health.o src/api/probe.o src/api/limits.o src/api/circuits.o \
+       src/api/endpoint_health.o src/api/probe.o src/api/limits.o src/api/circuits.o src/api/alerts.o src/api/health.o src/api/metrics.o src/api/histogram.o \
        src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o src/queue/backoff_function.o src/queue/error_rules.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
@@ -32,7 +32,8 @@ OBJS = src/jobqueue.o \
        src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o \
        src/queue/endpoints.o src/queue/http_payload.o src/queue/http_job.o src/queue/http_request.o \
        src/queue/http_outcome.o src/queue/events.o \
-       src/queue/circuits.o src/queue/circuit_rows.o src/queue/circuit_counts.o src/queue/queue_events.o src/queue/unique.o \
+       src/queue/circuits.o src/queue/circuit_rows.o src/queue/circuit_counts.o src/queue/queue_events.o src/queue/event_log.o src/queue/event_kinds.o src/queue/unique.o src/queue/failure_counts.o src/queue/alert_conditions.o src/queue/alerts.o \
+       src/queue/metrics.o src/queue/metric_memory.o src/queue/user_metrics.o src/queue/job_counts.o \
        src/cron/calendar.o src/cron/decide.o src/cron/definition.o \
        src/cron/describe.o \
        src/cron/expression.o src/cron/plan.o src/cron/runs.o \
@@ -40,20 +41,22 @@ OBJS = src/jobqueue.o \
        src/cron/tasks.o src/cron/template.o src/cron/zone.o \
        src/body/body.o src/body/command.o src/body/current.o \
        src/body/journal.o src/body/session.o src/body/watch.o \
-       src/http/client.o src/http/transfer.o src/http/response.o \
+       src/http/server.o src/http/target.o src/http/client.o src/http/transfer.o src/http/response.o \
        src/http/form.o src/http/header.o src/http/retry_after.o \
        src/http/signature.o src/http/template.o src/http/url.o \
-       src/base/config.o src/base/catalog.o src/base/db.o \
+       src/base/config.o src/base/monitor_list.o src/base/catalog.o src/base/db.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
        src/base/plain.o src/base/trust.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
-       src/base/columns.o src/base/interval.o src/base/protect.o src/base/shared_state.o src/base/shared_jobs.o src/base/shared_dispatchers.o src/base/wake.o \
+       src/base/columns.o src/base/interval.o src/base/protect.o src/base/shared_memory.o src/base/shared_state.o src/base/shared_jobs.o src/base/shared_dispatchers.o src/base/wake.o \
        src/base/fault.o src/base/allow_list.o src/base/json.o \
-       src/base/endpoint_health.o src/base/probe.o
+       src/base/endpoint_health.o src/base/probe.o src/base/worker_troubles.o src/base/event_line.o
 
-DATA        = $(sort $(wildcard $(srcdir)/sql/jobqueue--*.sql))
+DATA        = $(sort $(wildcard $(srcdir)/sql/jobqueue--*.sql)) \
+              $(srcdir)/web/jobqueue-dashboard.html
+SCRIPTS     = bin/jobqueue-top
 PG_CPPFLAGS = -I$(srcdir)/src $(shell curl-config --cflags)
-SHLIB_LINK  = $(shell curl-config --libs)
+SHLIB_LINK  = $(shell curl-config --libs) -lmicrohttpd
 
 # The temporary servers preload the library with its workers switched off.
 # Locale and encoding are fixed, so that the golden files fit everywhere.
@@ -67,7 +70,7 @@ REGRESS        = install enqueue claim resolve backoff error_rules operate trans
                  safety row_security capture foreign_triggers lanes \
                  lane_faults owners wait async_claim run_job control secrets events \
                  http_url http_jobs endpoint_status limits circuits dead_letters workflow \
-                 unique_scopes debounce
+                 unique_scopes debounce metrics metrics_text health event_names alerts dashboard
 REGRESS_OPTS   = --inputdir=$(srcdir)/test --temp-instance=tmp_check $(TEMP_SERVER)
 ISOLATION      = claim_concurrent claim_comes_back claim_passes_over \
                  resolve_fenced cron_once cron_policies cron_stuck dependencies operator_moves pause_claim event_subscriptions circuit_probe purge parent_failure \

@@ -6,6 +6,8 @@
 #   -v suite=NAME          whose lines
 #   -v bases="a=x A|b=x B" systems that the others are compared with, with titles
 #   -v first_case=TITLE    a column that compares with the first case of the system
+#   -v in_detail=1         and two more: the lowest and highest of these ratios, and
+#                          that of the CPU time
 #   -v own=TITLE           a column for the CPU of the one process
 #   -v what=jobs           what is counted
 #   -v names="a=A|b=B"     how systems and cases are called
@@ -105,13 +107,29 @@ function spread(cell, who,    i, n, value, low, high)
 	return n < 2 || high == 0 ? "" : 100 * (high - low) / typical(speed, cell, who)
 }
 
-# Median over the rounds of the speed of a system as a multiple of another's.
-function multiple(cell, who, base_cell, base,    i, n, values)
+# A figure of a system as a multiple of another's, in each round that has both;
+# returns in how many.
+function compare(figure, cell, who, base_cell, base, values,    i, n)
 {
 	for (i = 1; i <= nrounds; i++)
-		if (speed[base_cell, base, rounds[i]] > 0 && speed[cell, who, rounds[i]] > 0)
-			values[++n] = speed[cell, who, rounds[i]] / speed[base_cell, base, rounds[i]]
-	return median(values, n + 0)
+		if (figure[base_cell, base, rounds[i]] > 0 && figure[cell, who, rounds[i]] > 0)
+			values[++n] = figure[cell, who, rounds[i]] / figure[base_cell, base, rounds[i]]
+	return n + 0
+}
+
+# Median of these.
+function multiple(figure, cell, who, base_cell, base,    n, values)
+{
+	n = compare(figure, cell, who, base_cell, base, values)
+	return median(values, n)
+}
+
+# The lowest and the highest of those of the speed.
+function multiples(cell, who, base_cell, base,    n, values)
+{
+	n = compare(speed, cell, who, base_cell, base, values)
+	median(values, n)			# sorts them
+	return n < 2 ? "-" : sprintf("%.2f-%.2f", values[1], values[n])
 }
 
 function shown(format, value)
@@ -145,6 +163,10 @@ function print_head(    i)
 	add("spread", 7)
 	if (first_case != "")
 		add(first_case, length(first_case))
+	if (in_detail) {
+		add("of rounds", 9)
+		add("CPU " first_case, length(first_case) + 4)
+	}
 	for (i = 1; i <= nbases; i++)
 		add(base_title[base[i]], 10)
 	if (own != "")
@@ -154,16 +176,18 @@ function print_head(    i)
 	finish()
 	if (markdown)
 		print "|---|--:|" (has_cases ? "---|" : "") "---|--:|--:|" (first_case != "" ? "--:|" : "") \
+			(in_detail ? "--:|--:|" : "") \
 			substr("--:|--:|--:|--:|--:|--:|", 1, 4 * nbases) (own != "" ? "--:|" : "") "--:|--:|"
 }
 
-function print_row(cell, who,    i, parts, mark)
+function print_row(cell, who,    i, parts, mark, base_cell)
 {
 	if ((cell, who) in drained) {
 		mark = "*"
 		ndrained++
 	}
 	split(cell, parts, "\t")
+	base_cell = first[parts[1], parts[2], who]
 	add(parts[1], -4)
 	add(parts[2], 7)
 	if (has_cases)
@@ -172,10 +196,13 @@ function print_row(cell, who,    i, parts, mark)
 	add(shown("%.0f", typical(speed, cell, who)) mark, 9)
 	add(shown("%.0f %%", spread(cell, who)), 7)
 	if (first_case != "")
-		add(shown("%.2f", multiple(cell, who, first[parts[1], parts[2], who], who)),
-			length(first_case))
+		add(shown("%.2f", multiple(speed, cell, who, base_cell, who)), length(first_case))
+	if (in_detail) {
+		add(multiples(cell, who, base_cell, who), 9)
+		add(shown("%.2f", multiple(cpu, cell, who, base_cell, who)), length(first_case) + 4)
+	}
 	for (i = 1; i <= nbases; i++)
-		add(shown("%.2f", multiple(cell, who, cell, base[i])), 10)
+		add(shown("%.2f", multiple(speed, cell, who, cell, base[i])), 10)
 	if (own != "")
 		add(shown("%.1f", typical(own_cpu, cell, who)), 10)
 	add(shown("%.1f", typical(cpu, cell, who)), 10)

@@ -17,13 +17,17 @@
 #include "base/probe.h"
 #include "base/scope.h"
 #include "base/shared_state.h"
+#include "base/worker_troubles.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "queue/circuit_counts.h"
+#include "queue/failure_counts.h"
 #include "queue/hints.h"
 #include "queue/lanes.h"
 #include "queue/limit_memory.h"
 #include "queue/limits.h"
+#include "queue/metrics.h"
+#include "queue/user_metrics.h"
 #include "queue/waiters.h"
 #include "worker/worker.h"
 
@@ -52,8 +56,12 @@ _PG_init(void)
 	jq_limit_memory_init();
 	jq_waiters_init();
 	jq_circuit_counts_init();
+	jq_metrics_init();
+	jq_user_metrics_init();
+	jq_failure_counts_init();
 	jq_health_init();
 	jq_probe_init();
+	jq_troubles_init();
 	JQ_FAULT_INIT();
 	jq_launcher_init();
 }

@@ -22,6 +22,9 @@
 /* and of libcurl */
 #define LIBCURL_VERSION_NUM 0x075700
 
+/* and of libmicrohttpd */
+#define MHD_VERSION 0x00097500
+
 #define PG_MODULE_MAGIC extern int magic
 #define PG_FUNCTION_INFO_V1(name) extern int info_##name
 #define PG_TRY() if (sigsetjmp())

@@ -18,6 +18,7 @@ start_results()
 	echo 'at_once,synchronous_commit,requests,least_s,s,open_at_once,cpu_us_per_request' >"$results/http_slow.csv"
 	echo 'requests,private_kb,pss_kb' >"$results/http_memory.csv"
 	echo 'what,synchronous_commit,jobs,p50_ms,p99_ms' >"$results/http_latency.csv"
+	echo 'what,database,calls,p50_ms,max_ms' >"$results/observe_reads.csv"
 	{
 		echo '# Results'
 		echo

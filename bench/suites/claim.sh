@@ -49,14 +49,20 @@ fill() # system, rows
 	query "$database" -c 'VACUUM ANALYZE'
 }
 
-# Runs a system once. Sets figures, and drained (1 when the jobs did not last,
-# else empty). A run that failed otherwise, or that resolved another number of
-# jobs than it counted, ends the program.
+# Runs a system once.
 measure() # system, clients, rows
+{
+	fill "$1" "$3"
+	work_off "$@"
+}
+
+# Sets figures, and drained (1 when the jobs did not last, else empty). A run
+# that failed otherwise, or that resolved another number of jobs than it counted,
+# ends the program.
+work_off() # system, clients, rows
 {
 	local left jobs
 
-	fill "$1" "$3"
 	run_script "$database" "$script" "$2" -T "$seconds" -D rows="$3" -D batch="$batch"
 	drained=
 	jobs=$scripts

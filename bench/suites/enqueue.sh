@@ -81,13 +81,19 @@ write_bulk()
 	}'
 }
 
-# One client; the time is that of the statements, as psql tells it.
 enqueue_in_bulk() # system, round
+{
+	describe_enqueue "$1"
+	empty_queue "$1"
+	run_bulk "$1"
+	record bulk 1 '' "$1" "$2" ''
+}
+
+# One client; the time is that of the statements, as psql tells it.
+run_bulk() # system: sets figures
 {
 	local count=$((rows_per_call * calls_per_run)) milliseconds
 
-	describe_enqueue "$1"
-	empty_queue "$1"
 	start_meters
 	PGOPTIONS="$PGOPTIONS -c synchronous_commit=$sync" query "$database" -c '\timing on' \
 		-f "$scratch/${1#plpgsql_}.sql" >"$scratch/report"
@@ -96,7 +102,6 @@ enqueue_in_bulk() # system, round
 	milliseconds=$(sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' "$scratch/report" |
 		awk '{ sum += $1 } END { print sum }')
 	compute_figures $count "$(awk -v rows=$count -v ms="$milliseconds" 'BEGIN { print rows * 1000 / ms }')"
-	record bulk 1 '' "$1" "$2" ''
 }
 
 suite_enqueue()

@@ -30,26 +30,30 @@ wait_until() # database, condition, seconds
 
 # ---- SQL jobs ----
 
-# No-op jobs, enqueued while the server does not run them. The time is that from
-# the first claim to the last end, as job_runs has it.
-run_server_jobs() # executors, round, kept or unkept
+# No-op jobs, enqueued while the server does not run them.
+fill_server_jobs() # kept or unkept
+{
+	query jobqueue -v kept=true -f "$top/bench/sql/jobqueue.sql"
+	query jobqueue -v rows=$server_jobs -v what="$1" -f "$top/bench/sql/server_jobs.sql"
+	query jobqueue -c 'VACUUM ANALYZE' -c CHECKPOINT
+}
+
+# Sets figures. The time is that from the first claim to the last end, as job_runs
+# has it.
+run_server_jobs()
 {
 	local speed
 
-	query jobqueue -v kept=true -f "$top/bench/sql/jobqueue.sql"
-	query jobqueue -v rows=$server_jobs -v what="$3" -f "$top/bench/sql/server_jobs.sql"
-	query jobqueue -c 'VACUUM ANALYZE' -c CHECKPOINT
 	start_meters
 	switch_jobs on
 	wait_until jobqueue 'NOT EXISTS (SELECT FROM jobs_queue_live)' 600
 	stop_meters
 	switch_jobs off
-	must_equal "jobs of $1 executors" $server_jobs "$(query jobqueue -c \
+	must_equal 'jobs that the server ran' $server_jobs "$(query jobqueue -c \
 		"SELECT count(*) FROM job_runs WHERE status = 'completed'")"
 	speed=$(query jobqueue -c 'SELECT count(*) / extract(epoch FROM
 		max(finished_at) - min(started_at)) FROM job_runs')
 	compute_figures $server_jobs "$speed"
-	record server "$1" '' "server_$1_$3" "$2" ''
 }
 
 switch_jobs() # on or off
@@ -68,7 +72,9 @@ suite_server()
 				restart_server "jobqueue.launcher = on" "jobqueue.enabled = off" \
 					"jobqueue.max_executors = $executors" "synchronous_commit = $sync"
 				for what in unkept kept; do
-					run_server_jobs "$executors" "$round" "$what"
+					fill_server_jobs "$what"
+					run_server_jobs
+					record server "$executors" '' "server_${executors}_$what" "$round" ''
 				done
 			done
 		done

@@ -62,19 +62,18 @@ sub end_worker
 sub events { $worker{run}->pump_nb if $worker{run}->pumpable; return map { decode_json($_) } grep { /\A\{.*\}\z/ } split /\n/, $worker{said} }
 sub wait_for_status { my ($id, $status) = @_; $cards->wait_for("SELECT status FROM jobs_queue WHERE id = $id", $status); return }
 
-# The alerts, when the test wants them.
-is($cards->sql(q{SELECT schedule || ' ' || enabled FROM cron_tasks WHERE name = 'giftcard-alerts'}), 'every 30 seconds true', 'G12, G13, G14: alerts are looked for all the time');
-$cards->sql(q{SELECT pause_cron_task('giftcard-alerts')});
-my $told = 0;
-sub alerts
+# The lines of the server's log that are events, those of one order if wanted.
+sub log_events
 {
-	$cards->sql(q{SELECT run_cron_task('giftcard-alerts')});
-	$cards->wait_until_done(q{job_type IN ('sql', 'http')});
-	my @text = map { decode_json($_->{body})->{text} =~ s/gift cards: //r } $server->requests('/ok/alerts');
-	my @new = splice @text, $told;
-	$told += @new;
-	return join ', ', sort @new;
+	my ($order) = @_;
+
+	my @events = map { /LOG:  (\{"event":.*\})/ ? decode_json($1) : () } split /\n/, slurp_file($node->logfile);
+	return grep { !defined $order || ($_->{correlationId} // '') eq $order } @events;
 }
+
+# What people were told.
+sub told { return grep { /$_[0]/ } map { decode_json($_->{body})->{text} } $server->requests('/ok/alerts') }
+sub wait_until_told { my ($what) = @_; $cards->wait_until("alert: $what", sub { scalar(() = told($what)) }); return scalar(() = told($what)) }
 
 # ---- an order ----
 
@@ -88,8 +87,7 @@ is(column($first, q{status || ' ' || stage || ' ' || correlation_id || ' ' || (p
 is(order('order-1'), '', 'G1: a webhook that is delivered twice makes one');
 my $inserted = $operator->query(q{INSERT INTO giftcard_jobs (correlation_id, payload) VALUES ('order-2', '{"order": "order-2"}') RETURNING id});
 is(column($inserted, q{job_type || ' ' || status || ' ' || stage}), 'giftcard queued customer', 'G1: so does a plain INSERT');
-like(slurp_file($node->logfile), qr/LOG:  \{"event": "giftcard.job.enqueued", "stage": "customer", "workerId": null, "correlationId": "order-1"\}/,
-	'G8: the webhook says so in the log');
+is(join(' ', map { "$_->{event} $_->{stage}" } log_events('order-1')), 'giftcard.job.enqueued customer', 'G8: which is told in the log, once');
 is($operator->query(q{SELECT count(*) FROM giftcard_events WHERE event->>'event' = 'giftcard.job.enqueued'}), 2, 'G8: as does the list of events');
 
 # ---- the worker, with a service that is down for a while ----
@@ -117,7 +115,8 @@ is($operator->query(q{SELECT string_agg(event->>'event', ' ' ORDER BY at) FROM g
 
 is($cards->sql('SHOW jobqueue.poll_interval'), '2s', 'G5: the poll interval is a setting, and of the worker a variable; a commit wakes it before');
 
-is(alerts(), '', 'G12: two failures are no alert');
+$cards->sql('SELECT _evaluate_alerts()');
+is($cards->sql('SELECT count(*) FROM alerts'), 0, 'G12: two failures are no alert');
 
 # ---- stopping ----
 
@@ -167,8 +166,8 @@ is($operator->query(q{SELECT string_agg(id || ' ' || correlation_id || ' ' || st
 	'G16: newest first, with all that the runbook asks for');
 like($cards->sql(q{SET enable_seqscan = off; EXPLAIN (COSTS OFF) SELECT id FROM jobs_queue WHERE status = 'error' ORDER BY updated_at DESC}), qr/Index Scan.*jobs_queue_done_status/,
 	'G16: by an index');
-is(alerts(), '17 failures in 5 minutes, 3 dead letters', 'G12, G14: so many failures are told, and dead letters');
-is(alerts(), '', 'G12, G14: once');
+is(wait_until_told('giftcard: .* failed within 5 minutes'), 1, 'G12: so many failures are told');
+is(wait_until_told('giftcard: .* ended without success'), 1, 'G14: and dead letters');
 $player->send(q{CALL wait_for_jobs('{giftcard}', '2 minutes')});
 $operator->query("UPDATE giftcard_jobs SET status = 'queued', scheduled_at = now(), attempts = 0, last_error = NULL WHERE id = $dead[0]");
 is($player->finish . " $player->{output}", '00000 t', 'G17: a plain UPDATE requeues, and wakes a worker');
@@ -217,7 +216,9 @@ is($operator->query("SELECT count(*), sum(attempts) $queued_cards"), $before, 'G
 $cards->wait_for(q{SELECT count(*) > 0 FROM queue_events WHERE event = 'circuit_open'});
 is($operator->query("SELECT count(*) $opened"), 1, 'G10: one event for it, under the name that dashboards know');
 is($operator->query("SELECT event->>'cooldown_ms' $opened"), 60000, 'G10: with the cooldown');
-is(alerts(), '1 circuits that opened', 'G13: an open circuit is told');
+is(wait_until_told('giftcard, stage card: its circuit has opened'), 1, 'G13: an open circuit is told');
+my ($in_log) = grep { $_->{event} eq 'giftcard.worker.circuit_open' } log_events();
+is("$in_log->{stage} $in_log->{cooldownMs}", 'card 60000', 'G3, G10: and in the log');
 
 $operator->query(q{UPDATE job_circuits SET retry_at = now() WHERE stage = 'card'});
 my $probe = claim();
@@ -263,6 +264,17 @@ is($operator->query(q{SELECT string_agg(DISTINCT keys, '; ') FROM giftcard_event
 	WHERE event->>'correlationId' = 'order-20'}), 'correlationId event stage workerId', 'G3: the events of the server have the same keys');
 is($operator->query(q{SELECT string_agg(split_part(event->>'event', '.job.', 2), ' ' ORDER BY at) FROM giftcard_events WHERE event->>'correlationId' = 'order-20' AND event->>'stage' = 'card'}),
 	'enqueued start failed start completed', 'G9: each attempt has a start and an end');
+my @logged = grep { $_->{stage} eq 'customer' } log_events('order-20');
+is(join(' ', map { $_->{event} =~ s/giftcard\.//r } @logged), 'job.enqueued worker.job.start worker.job.failed worker.job.start worker.job.completed', 'G3, G8, G9: in the log, too');
+is(scalar(grep { exists $_->{correlationId} && exists $_->{stage} && exists $_->{workerId} } @logged), 5, 'G3: with the same keys');
+
+# A fault of the scheduler, which is none of a job.
+$cards->sql('ALTER TABLE job_types RENAME COLUMN notify TO hidden');
+$cards->wait_until('the scheduler stumbles', sub { scalar(grep { $_->{event} eq 'giftcard.worker.loop_error' } log_events()) });
+$cards->sql('ALTER TABLE job_types RENAME COLUMN hidden TO notify');
+my ($fault) = grep { $_->{event} eq 'giftcard.worker.loop_error' } log_events();
+like($fault->{error}, qr/notify/, 'G11: faults of the workers of the server are events, too');
+$cards->wait_for(q{SELECT count(*) FROM job_workers WHERE kind = 'scheduler'}, 1);
 
 # An outage of the cards.
 sub http_job { my ($stage, $status) = @_; return $operator->query(qq{SELECT enqueue_job('giftcard-http', '{"status": $status}', stage => '$stage')}) }

@@ -45,11 +45,11 @@ GRANT SELECT ON stages TO giftcard_worker, shop_webhook;
 -- Five attempts (G2), then the dead letters: status "error" (G15). Three failures of a
 -- stage in a row and this stage, no other, is left alone for a minute (G6, G18). A
 -- worker that is silent for a minute loses its job.
-INSERT INTO job_types (job_type, max_attempts, backoff, lease, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, description) VALUES
-	('giftcard', 5, '{"strategy": "exponential", "delay": "2 seconds", "multiplier": 2, "max_delay": "1 minute"}',
+INSERT INTO job_types (job_type, event_prefix, max_attempts, backoff, lease, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, description) VALUES
+	('giftcard', 'giftcard', 5, '{"strategy": "exponential", "delay": "2 seconds", "multiplier": 2, "max_delay": "1 minute"}',
 	 '1 minute', true, 3, '60 seconds', '90 days', 'A gift card that was ordered, from customer to message')
-ON CONFLICT (job_type) DO UPDATE SET (max_attempts, backoff, lease, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, description) =
-	(EXCLUDED.max_attempts, EXCLUDED.backoff, EXCLUDED.lease, EXCLUDED.dead_letter, EXCLUDED.breaker_threshold,
+ON CONFLICT (job_type) DO UPDATE SET (event_prefix, max_attempts, backoff, lease, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, description) =
+	(EXCLUDED.event_prefix, EXCLUDED.max_attempts, EXCLUDED.backoff, EXCLUDED.lease, EXCLUDED.dead_letter, EXCLUDED.breaker_threshold,
 	 EXCLUDED.breaker_cooldown, EXCLUDED.keep_completed, EXCLUDED.description);
 
 -- ---------------------------------------------------------------------------
@@ -92,23 +92,21 @@ CREATE OR REPLACE FUNCTION receive_order(number text, amount_cents integer, emai
 AS $$
 DECLARE
 	first_stage text := (SELECT s.stage FROM stages s ORDER BY s.position LIMIT 1);
-	job_id bigint;
 BEGIN
 	INSERT INTO orders VALUES (number, amount_cents, email) ON CONFLICT DO NOTHING;
 	IF NOT FOUND THEN
 		RETURN NULL;
 	END IF;
-	job_id := enqueue_job('giftcard', jsonb_build_object('order', number, 'amount_cents', amount_cents, 'email', email),
+	RETURN enqueue_job('giftcard', jsonb_build_object('order', number, 'amount_cents', amount_cents, 'email', email),
 		unique_key => number, stage => first_stage, correlation_id => number);
-	RAISE LOG '%', event('job.enqueued', number, first_stage, NULL);
-	RETURN job_id;
 END
 $$;
 
 -- ---------------------------------------------------------------------------
--- Events (G3, G8 to G10), with the keys that the dashboards know. The worker prints its
--- own and keeps them in job_logs, those of jobs that the server runs are in job_runs, and
--- those of circuits are the queue's
+-- Events (G3, G8 to G10), with the keys that the dashboards know, are lines of the server's
+-- log; job_types.event_prefix makes their names, see postgresql.conf. Here they can be
+-- queried, too: the worker keeps its own in job_logs, those of jobs that the server runs are
+-- in job_runs, and those of circuits are the queue's
 -- ---------------------------------------------------------------------------
 
 CREATE OR REPLACE VIEW giftcard_events AS
@@ -134,52 +132,19 @@ CREATE OR REPLACE VIEW giftcard_events AS
 	WHERE e.job_type IN ('giftcard', 'giftcard-http');
 
 -- ---------------------------------------------------------------------------
--- Alerts (G12, G13, G14): a rule is a row, and every half minute a job compares
+-- Alerts (G12, G13, G14)
 -- ---------------------------------------------------------------------------
 
 -- The address is a secret; who may read the tables cannot see it.
 SELECT set_secret('giftcard_alerts_url', :'alerts_url', keep_previous => '0');
 INSERT INTO http_endpoints (name, url) VALUES ('giftcard-alerts', '{{secret.giftcard_alerts_url}}') ON CONFLICT (name) DO NOTHING;
-
-CREATE TABLE IF NOT EXISTS alert_rules (
-	rule text PRIMARY KEY,
-	above bigint NOT NULL,			-- alert when there are more
-	again_after interval NOT NULL,	-- but not more often than this
-	sent_at timestamptz NOT NULL DEFAULT '-infinity'
-);
-INSERT INTO alert_rules (rule, above, again_after) VALUES
-	('failures in 5 minutes', 3, '5 minutes'),
-	('circuits that opened', 0, '0'),
-	('dead letters', 0, '15 minutes')
-ON CONFLICT DO NOTHING;
-
-CREATE OR REPLACE FUNCTION send_alerts() RETURNS SETOF text
-	LANGUAGE plpgsql SET search_path = giftcards, public, pg_temp
-AS $$
-DECLARE
-	found record;
-BEGIN
-	FOR found IN
-		SELECT r.rule, v.value
-		FROM alert_rules r CROSS JOIN LATERAL (
-			SELECT CASE r.rule
-				WHEN 'failures in 5 minutes' THEN
-					(SELECT count(*) FROM giftcard_runs WHERE status = 'failed' AND finished_at > now() - interval '5 minutes')
-				WHEN 'circuits that opened' THEN
-					(SELECT count(*) FROM queue_events WHERE job_type LIKE 'giftcard%' AND event = 'circuit_open' AND happened_at > r.sent_at)
-				WHEN 'dead letters' THEN
-					(SELECT count(*) FROM giftcard_jobs WHERE status = 'error')
-			END) AS v(value)
-		WHERE v.value > r.above AND r.sent_at + r.again_after <= now()
-		ORDER BY r.rule FOR UPDATE OF r
-	LOOP
-		PERFORM enqueue_http('giftcard-alerts', jsonb_build_object('text', format('gift cards: %s %s', found.value, found.rule)));
-		UPDATE alert_rules SET sent_at = now() WHERE rule = found.rule;
-		RETURN NEXT found.rule;
-	END LOOP;
-END
-$$;
-SELECT schedule_sql('giftcard-alerts', 'every 30 seconds', 'SELECT giftcards.send_alerts()', catch_up => 'none', overlap => 'skip');
+INSERT INTO alert_sinks (name, kind, endpoint) VALUES ('giftcard-alerts', 'slack', 'giftcard-alerts') ON CONFLICT (name) DO NOTHING;
+INSERT INTO alert_rules (name, kind, threshold, period, severity, renotify, sinks) VALUES
+	('gift cards fail', 'failures', 3, '5 minutes', 'warning', '5 minutes', '{giftcard-alerts}'),
+	('gift cards wait', 'circuit_open', 0, NULL, 'critical', '1 hour', '{giftcard-alerts}'),
+	('gift cards are lost', 'dead_letters', 0, NULL, 'critical', '1 day', '{giftcard-alerts}')
+ON CONFLICT (name) DO UPDATE SET (kind, threshold, period, severity, renotify, sinks) =
+	(EXCLUDED.kind, EXCLUDED.threshold, EXCLUDED.period, EXCLUDED.severity, EXCLUDED.renotify, EXCLUDED.sinks);
 
 -- ---------------------------------------------------------------------------
 -- The same without a worker: where a stage is one request, the server can send it. Each
@@ -188,8 +153,8 @@ SELECT schedule_sql('giftcard-alerts', 'every 30 seconds', 'SELECT giftcards.sen
 
 INSERT INTO http_endpoints (name, url, body) VALUES ('square', :'square_url' || '/{{job.stage}}', NULL)
 ON CONFLICT (name) DO UPDATE SET url = EXCLUDED.url;
-INSERT INTO job_types (job_type, runner, endpoint, max_attempts, backoff, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, description)
-SELECT 'giftcard-http', 'http', 'square', max_attempts, backoff, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, 'A stage of a gift card'
+INSERT INTO job_types (job_type, runner, endpoint, event_prefix, max_attempts, backoff, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, description)
+SELECT 'giftcard-http', 'http', 'square', event_prefix, max_attempts, backoff, dead_letter, breaker_threshold, breaker_cooldown, keep_completed, 'A stage of a gift card'
 FROM job_types WHERE job_type = 'giftcard'
 ON CONFLICT (job_type) DO NOTHING;
 

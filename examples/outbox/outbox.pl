@@ -3,20 +3,19 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../../test/lib";
+use HTTP::Tiny;
 use IPC::Run ();
 use JobQueue::Example;
 use JSON::PP qw(decode_json);
-use PostgreSQL::Test::Utils qw(run_log slurp_file);
+use PostgreSQL::Test::Cluster ();
+use PostgreSQL::Test::Utils qw(slurp_file);
 use Test::More;
 
+my $port = PostgreSQL::Test::Cluster::get_free_port();
 my $outbox = JobQueue::Example->new('outbox', ids => [ map { "O$_" } 1 .. 19 ],
-	variables => { shopify_url => '/ok/shopify', alerts_url => '/ok/alerts' });
+	variables => { shopify_url => '/ok/shopify', alerts_url => '/ok/alerts' },
+	conf => "jobqueue.monitor = 'database=postgres role=outbox_monitor port=$port'\n");
 my ($server, $node) = @{$outbox}{qw(server node)};
-
-# What comes every minute comes when the test wants it.
-is($outbox->sql(q{SELECT string_agg(name || ' ' || schedule || ' ' || enabled, ', ' ORDER BY name) FROM cron_tasks}),
-	'outbox-alerts * * * * * true, outbox-stats * * * * * true', 'O10, O17: every minute somebody looks at the numbers');
-$outbox->sql('SELECT pause_cron_task(name) FROM cron_tasks');
 
 # The application with a table of its own, and two workers outside.
 $outbox->sql('CREATE TABLE products (id bigint PRIMARY KEY, title text NOT NULL); GRANT ALL ON products TO shop');
@@ -42,6 +41,19 @@ sub resolve
 	my ($id, $claim_no) = split / /, $claim;
 	return $importer[$n]->query(sprintf q{SELECT resolve_job(%d, '%s', %s, %s, %d)},
 		$id, $uuid[$n], $error ? ('false', "'$error'") : ('true', 'NULL'), $claim_no);
+}
+
+# What a probe or a collector sees.
+sub page { return HTTP::Tiny->new(timeout => 20)->get("http://127.0.0.1:$port$_[0]") }
+sub wait_for_monitor { $outbox->wait_until('the monitor answers', sub { page('/health')->{status} != 599 }); return }
+
+# The lines of the log that are events, of one kind if wanted.
+sub log_events
+{
+	my ($kind) = @_;
+
+	my @events = map { /LOG:  (\{"event":.*\})/ ? decode_json($1) : () } split /\n/, slurp_file($node->logfile);
+	return grep { !defined $kind || $_->{event} =~ /\.$kind\z/ } @events;
 }
 
 sub wait_until_handled { $outbox->wait_until_done(q{job_type NOT IN ('image-import', 'sql')}); return }
@@ -147,31 +159,29 @@ resolve(0, claim(0));
 
 # ---- what the numbers say ----
 
-is($outbox->sql(q{SELECT job_type || ' ' || completed || ' ' || failed_attempts || ' ' || success_rate || ' ' || retries FROM outbox.metrics WHERE job_type = 'shopify-product'}),
-	'shopify-product 11 2 0.846 2', 'O11: how many attempts were good, failed, and were retries');
-is($outbox->sql(q{SELECT bool_and(latency_s[1] > 0 AND latency_s[3] >= latency_s[1]) FROM outbox.metrics}), 't', 'O11: and how long an event took');
+wait_for_monitor();
+my $metrics = decode_json(page('/api/metrics/enhanced')->{content})->{jobqueue}{job_types}{'shopify-product'};
+is(join(' ', @{$metrics}{qw(succeeded failed success_rate failure_rate retried)}), '11 2 0.8462 0.1538 2', 'O11: how many attempts were good, failed, and were retries');
+ok($metrics->{latency_ms}{avg} > 0 && $metrics->{latency_ms}{p95} >= $metrics->{latency_ms}{p50}, 'O11: and how long an event took');
 
-my $stats = $outbox->sql(q{SELECT to_jsonb(s) FROM outbox.stats s});
-is_deeply(decode_json($stats), { total => 33, pending => 0, processing => 0, completed => 31, failed => 0, dlq => 2 }, 'O10: events in every state');
-$outbox->sql(q{SELECT run_cron_task('outbox-stats')});
-$outbox->wait_until_done(q{job_type <> 'image-import'});
-like(slurp_file($node->logfile), qr/LOG:  outbox \Q$stats\E/, 'O10: into the log');
-my @foreign = grep { /^\d{4}-/ && !/ outbox-worker / } split /\n/, slurp_file($node->logfile);
-is("@foreign", '', 'O13: every line of which says whose it is');
+is($outbox->sql(q{SELECT setting || unit FROM pg_settings WHERE name = 'jobqueue.statistics_interval'}), '60s', 'O10: every minute the log has the numbers');
+$outbox->set('jobqueue.statistics_interval', '1s');
+$outbox->wait_until('the numbers are in the log', sub { scalar(() = log_events('statistics')) });
+my $stats = (log_events('statistics'))[-1];
+is(join(' ', map { "$_ $stats->{$_}" } qw(pending processing failed deadLetters)), 'pending 0 processing 0 failed 0 deadLetters 2', 'O10: jobs in every state');
+is($stats->{total}, $stats->{completed} + 2, 'O10: and all of them');
+is(join(' ', do { my %service = map { $_->{service} => 1 } log_events(); keys %service }), 'calibr-outbox-worker', 'O13: every line of which says whose it is');
 
 # ---- health ----
 
-sub probe
-{
-	return run_log([ 'psql', '-XAtq', '-U', 'outbox', '-d', $node->connstr('postgres'), '-c', 'SELECT outbox.check_health()' ]) ? 'well' : 'not well';
-}
-is(probe(), 'well', 'O9: a probe of liveness succeeds');
+is(page('/health')->{status}, 200, 'O9: a probe of liveness succeeds');
 $outbox->sql(q{INSERT INTO jobs_queue (job_type, payload) SELECT 'image-import', '{}' FROM generate_series(1, 99)});
-$outbox->sql(q{UPDATE jobs_queue SET status = 'error', last_error = 'no image' WHERE status = 'queued'});
-is(probe(), 'not well', 'O9: and fails with 101 dead letters');
-is($outbox->sql(q{SELECT name || ' ' || detail FROM outbox.health() WHERE NOT is_well}), 'dead letters 101 of at most 100', 'O9: saying why');
+$outbox->sql(q{UPDATE jobs_queue SET status = 'error', last_error = 'no image' WHERE status = 'queued' AND job_type = 'image-import'});
+my $health = page('/health');
+is($health->{status}, 503, 'O9: and fails with 101 dead letters');
+is(join(' ', map { $_->{check} } grep { $_->{status} eq 'fail' } @{ decode_json($health->{content})->{checks} }), 'dead_letters', 'O9: saying why');
 $outbox->sql(q{DELETE FROM jobs_queue WHERE status = 'error' AND correlation_id IS NULL});
-is(probe(), 'well', 'O9: no longer than that');
+is(page('/health')->{status}, 200, 'O9: no longer than that');
 
 # ---- stuck? ----
 
@@ -194,17 +204,9 @@ while (my $next = claim(0)) { resolve(0, $next) }
 
 # ---- alerts ----
 
-sub alerts
-{
-	$outbox->sql(q{SELECT run_cron_task('outbox-alerts')});
-	$outbox->wait_until_done(q{job_type <> 'image-import'});
-	return join ', ', map { decode_json($_->{body})->{text} } $server->requests('/ok/alerts');
-}
-is(alerts(), 'outbox: failed attempts in 5 minutes: 22, outbox: new dead letters: 2', 'O17: failures and dead letters are told');
-is(alerts(), 'outbox: failed attempts in 5 minutes: 22, outbox: new dead letters: 2', 'O17: once');
-publish(10, 'Vase', 'product-10-v1', 'tenant-a');
-delays();
-like(alerts(), qr/^[^,]*, [^,]*, outbox: new dead letters: 1$/, 'O17: and when there are more');
+sub wait_until_told { my ($what) = @_; $outbox->wait_until("alert: $what", sub { scalar grep { decode_json($_->{body})->{text} =~ /$what/ } $server->requests('/ok/alerts') }); return 1 }
+ok(wait_until_told('image-import: \d+ attempts have failed within 5 minutes'), 'O17: failures are told');
+ok(wait_until_told('image-import: \d+ jobs? ha(s|ve) ended without success within'), 'O17: and dead letters, when there are more');
 
 # ---- synthetic events ----
 

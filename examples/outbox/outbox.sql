@@ -14,12 +14,13 @@ CREATE EXTENSION IF NOT EXISTS jobqueue;
 
 -- ---------------------------------------------------------------------------
 -- Roles: "shop" is the application and only publishes, "image_importer" is a
--- worker outside the server, and to "outbox" belongs all that follows
+-- worker outside the server, "outbox_monitor" answers probes and collectors, and to
+-- "outbox" belongs all that follows
 -- ---------------------------------------------------------------------------
 
-SELECT format('CREATE ROLE %I LOGIN', r) FROM unnest('{outbox,shop,image_importer}'::text[]) r WHERE to_regrole(r) IS NULL \gexec
+SELECT format('CREATE ROLE %I LOGIN', r) FROM unnest('{outbox,shop,image_importer,outbox_monitor}'::text[]) r WHERE to_regrole(r) IS NULL \gexec
 SELECT grant_job_role('outbox', r) FROM unnest('{producer,operator}'::text[]) r;
-SELECT grant_job_role('shop', 'producer'), grant_job_role('image_importer', 'worker');
+SELECT grant_job_role('shop', 'producer'), grant_job_role('image_importer', 'worker'), grant_job_role('outbox_monitor', 'observer');
 CREATE SCHEMA IF NOT EXISTS outbox AUTHORIZATION outbox;
 SET ROLE outbox;
 SET search_path = outbox, public;
@@ -46,7 +47,8 @@ END;
 
 -- All of them alike (O4 to O7): five attempts, one second before the second one and
 -- twice as long before each further one, but at most a minute; then the dead letters.
--- A busy tenant does not keep the others waiting.
+-- A busy tenant does not keep the others waiting. With more than a hundred dead letters a
+-- probe fails (O9).
 INSERT INTO job_types (job_type, runner, endpoint, command, description) VALUES
 	('shopify-product', 'http', 'shopify', NULL, 'Tells Shopify of a product'),
 	('search-index', 'sql', NULL, 'SELECT outbox.index_product($1)', 'Makes products searchable'),
@@ -58,6 +60,7 @@ UPDATE job_types
 SET max_attempts = 5,
 	backoff = '{"strategy": "exponential", "delay": "1 second", "multiplier": 2, "max_delay": "60 seconds"}',
 	dead_letter = true,
+	dead_letter_limit = 100,
 	fair_groups = true,
 	keep_completed = '7 days'
 WHERE job_type IN ('shopify-product', 'search-index', 'image-import', 'event-log');
@@ -69,35 +72,9 @@ SELECT subscribe_event('shopify.sync.product', 'shopify-product'),
 	subscribe_event('test.*', 'event-log');
 
 -- ---------------------------------------------------------------------------
--- How it does: all of it from the tables
+-- How it does. Health (O9) and metrics (O11) are pages of the monitor, and the numbers of
+-- each minute (O10) lines of the log: see postgresql.conf
 -- ---------------------------------------------------------------------------
-
-CREATE OR REPLACE VIEW outbox_jobs AS
-	SELECT q.* FROM jobs_queue q WHERE q.job_type IN (SELECT s.job_type FROM event_subscriptions s);
-
--- Events in every state (O10).
-CREATE OR REPLACE VIEW stats AS
-	SELECT count(*) AS total,
-		count(*) FILTER (WHERE status IN ('queued', 'blocked')) AS pending,
-		count(*) FILTER (WHERE status = 'running') AS processing,
-		count(*) FILTER (WHERE status = 'completed') AS completed,
-		count(*) FILTER (WHERE status IN ('failed', 'cancelled')) AS failed,
-		count(*) FILTER (WHERE status = 'error') AS dlq
-	FROM outbox_jobs;
-
--- Of each handler, in the last hour (O11): from the commit of an event to its end, how
--- many of the attempts that ended were good, and how many were not the first one.
-CREATE OR REPLACE VIEW metrics AS
-	SELECT r.job_type,
-		count(*) FILTER (WHERE r.status = 'completed') AS completed,
-		count(*) FILTER (WHERE r.status <> 'completed') AS failed_attempts,
-		round(avg((r.status = 'completed')::int), 3) AS success_rate,
-		count(*) FILTER (WHERE r.attempt > 1) AS retries,
-		percentile_cont('{0.5,0.95,0.99}'::float8[]) WITHIN GROUP (ORDER BY extract(epoch FROM r.finished_at - q.created_at)::float8)
-			FILTER (WHERE r.status = 'completed') AS latency_s
-	FROM job_runs r JOIN outbox_jobs q ON q.id = r.job_id
-	WHERE r.finished_at > now() - interval '1 hour'
-	GROUP BY r.job_type;
 
 -- What is due and has not begun, and why that may be (O15).
 CREATE OR REPLACE VIEW backlog AS
@@ -111,88 +88,21 @@ CREATE OR REPLACE VIEW backlog AS
 				WHERE w.info->'job_types' ? t.job_type AND w.last_seen_at > now() - interval '1 minute') THEN 'no worker has been seen for a minute'
 			ELSE 'the handler said last: ' || (array_agg(q.last_error ORDER BY q.updated_at DESC) FILTER (WHERE q.last_error IS NOT NULL))[1]
 		END AS reason
-	FROM queue_status s, outbox_jobs q JOIN job_types t USING (job_type)
-	WHERE q.status = 'queued' AND q.scheduled_at <= now()
+	FROM queue_status s, jobs_queue q JOIN job_types t USING (job_type)
+	WHERE q.status = 'queued' AND q.scheduled_at <= now() AND q.job_type IN (SELECT e.job_type FROM event_subscriptions e)
 	GROUP BY t.job_type, t.enabled, t.pause_reason, t.runner, s.is_active, s.reason, s.has_scheduler;
 
--- Whether all is well (O9). A probe of liveness is
---   psql -XAtc 'SELECT outbox.check_health()'
--- which fails when the database does not answer, and when anything here is not true.
-CREATE OR REPLACE FUNCTION health(max_dead_letters integer DEFAULT 100, max_wait interval DEFAULT '5 minutes')
-	RETURNS TABLE (name text, is_well boolean, detail text)
-	LANGUAGE sql
-BEGIN ATOMIC
-	SELECT 'workers', is_active AND has_scheduler, coalesce(reason, 'at work') FROM queue_status
-	UNION ALL
-	SELECT 'dead letters', dlq <= max_dead_letters, dlq || ' of at most ' || max_dead_letters FROM outbox.stats
-	UNION ALL
-	SELECT 'backlog: ' || job_type, oldest <= max_wait, coalesce(reason, 'busy') FROM outbox.backlog;
-END;
-
-CREATE OR REPLACE FUNCTION check_health() RETURNS text
-	LANGUAGE plpgsql SET search_path = outbox, public, pg_temp
-AS $$
-DECLARE
-	problems text := (SELECT string_agg(name || ' (' || detail || ')', ', ') FROM health() WHERE NOT is_well);
-BEGIN
-	IF problems IS NOT NULL THEN
-		RAISE EXCEPTION 'the outbox is not well: %', problems;
-	END IF;
-	RETURN 'ok';
-END
-$$;
-
 -- ---------------------------------------------------------------------------
--- Every minute: the numbers into the server's log (O10), alerts (O17)
+-- Alerts (O17)
 -- ---------------------------------------------------------------------------
-
-CREATE OR REPLACE FUNCTION log_stats() RETURNS void
-	LANGUAGE plpgsql SET search_path = outbox, public, pg_temp
-AS $$
-BEGIN
-	RAISE LOG 'outbox %', (SELECT to_jsonb(s) FROM stats s);
-END
-$$;
-SELECT schedule_sql('outbox-stats', '* * * * *', 'SELECT outbox.log_stats()', catch_up => 'none', overlap => 'skip');
 
 -- The address is a secret; who may read the tables cannot see it.
 SELECT set_secret('alerts_url', :'alerts_url', keep_previous => '0');
 INSERT INTO http_endpoints (name, url) VALUES ('alerts', '{{secret.alerts_url}}') ON CONFLICT (name) DO NOTHING;
 
-CREATE TABLE IF NOT EXISTS alert_rules (
-	rule text PRIMARY KEY,
-	above bigint NOT NULL,			-- alert when there are more
-	again_after interval NOT NULL,	-- but not more often than this
-	last_value bigint NOT NULL DEFAULT 0,
-	sent_at timestamptz NOT NULL DEFAULT '-infinity'
-);
-INSERT INTO alert_rules (rule, above, again_after) VALUES
-	('new dead letters', 0, '0'),
-	('failed attempts in 5 minutes', 10, '15 minutes')
-ON CONFLICT DO NOTHING;
-
-CREATE OR REPLACE FUNCTION send_alerts() RETURNS SETOF text
-	LANGUAGE plpgsql SET search_path = outbox, public, pg_temp
-AS $$
-DECLARE
-	found record;
-BEGIN
-	FOR found IN
-		SELECT r.*, v.value, v.value - CASE WHEN r.rule LIKE 'new %' THEN r.last_value ELSE 0 END AS amount
-		FROM alert_rules r JOIN (VALUES
-			('new dead letters', (SELECT dlq FROM stats)),
-			('failed attempts in 5 minutes', (SELECT count(*) FROM job_runs j WHERE j.status = 'failed' AND j.finished_at > now() - interval '5 minutes'
-				AND j.job_type IN (SELECT s.job_type FROM event_subscriptions s)))
-		) AS v(rule, value) USING (rule)
-		ORDER BY r.rule FOR UPDATE OF r
-	LOOP
-		IF found.amount > found.above AND found.sent_at + found.again_after <= now() THEN
-			PERFORM enqueue_http('alerts', jsonb_build_object('text', format('outbox: %s: %s', found.rule, found.amount)));
-			UPDATE alert_rules SET sent_at = now() WHERE rule = found.rule;
-			RETURN NEXT found.rule;
-		END IF;
-		UPDATE alert_rules SET last_value = found.value WHERE rule = found.rule;
-	END LOOP;
-END
-$$;
-SELECT schedule_sql('outbox-alerts', '* * * * *', 'SELECT outbox.send_alerts()', catch_up => 'none', overlap => 'skip');
+INSERT INTO alert_sinks (name, kind, endpoint) VALUES ('alerts', 'slack', 'alerts') ON CONFLICT (name) DO NOTHING;
+INSERT INTO alert_rules (name, kind, threshold, period, severity, renotify, sinks) VALUES
+	('new dead letters', 'dead_letters', 0, '1 hour', 'critical', '1 hour', '{alerts}'),
+	('failed attempts', 'failures', 10, '5 minutes', 'warning', '15 minutes', '{alerts}')
+ON CONFLICT (name) DO UPDATE SET (kind, threshold, period, severity, renotify, sinks) =
+	(EXCLUDED.kind, EXCLUDED.threshold, EXCLUDED.period, EXCLUDED.severity, EXCLUDED.renotify, EXCLUDED.sinks);

@@ -20,7 +20,7 @@
 PG_FUNCTION_INFO_V1(jobqueue_lanes);
 PG_FUNCTION_INFO_V1(jobqueue_claim_counts);
 
-#define LANE_COLUMNS 7
+#define LANE_COLUMNS 8
 
 static bool join_lanes(void);
 
@@ -47,6 +47,8 @@ jobqueue_lanes(PG_FUNCTION_ARGS)
 		values[4] = Int32GetDatum(lanes[i].candidates);
 		values[5] = TimestampTzGetDatum(lanes[i].position_at);
 		values[6] = TimestampTzGetDatum(lanes[i].last_used_at);
+		values[7] = TimestampTzGetDatum(lanes[i].last_claim_at);
+		nulls[7] = lanes[i].last_claim_at == 0;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

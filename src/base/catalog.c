@@ -62,7 +62,8 @@ static const char *const job_columns[JQ_JOB_NCOLUMNS] = {
 static const char *const other_tables[JQ_CATALOG_OTHERS] = {
 	"job_logs", "cron_runs", "registered_workers", "event_subscriptions",
 	"http_secrets", "http_secret_values", "queue_events", "rate_log",
-	"job_keys", "published_events"
+	"job_keys", "published_events", "job_history",
+	"alert_sinks", "alert_rules", "alerts", "monitor_actions"
 };
 
 const JqCatalog *

@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 /* Tables that are only looked at for foreign triggers. */
-#define JQ_CATALOG_OTHERS 10
+#define JQ_CATALOG_OTHERS 15
 
 /*
  * Valid until the next time the caller could process invalidation messages:

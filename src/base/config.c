@@ -15,6 +15,7 @@
 
 #include "base/allow_list.h"
 #include "base/config.h"
+#include "base/monitor_list.h"
 
 #include "nodes/pg_list.h"
 #include "utils/guc.h"
@@ -24,14 +25,23 @@
 #define MS_PER_HOUR (60 * 60 * 1000)
 #define MS_PER_DAY (24 * MS_PER_HOUR)
 #define MINUTES_PER_DAY (24 * 60)
+#define MAX_SERVICE_NAME 255
+#define PREFIX_CHARACTERS \
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
 
 bool		jq_config_launcher = true;
 bool		jq_config_allow_superuser_jobs = false;
 int			jq_config_max_endpoint_stats = 256;
 int			jq_config_max_circuits = 256;
+int			jq_config_max_stage_stats = 512;
+int			jq_config_max_user_metrics = 256;
+int			jq_config_max_failure_counts = 256;
 int			jq_config_max_lanes = 1024;
 
 bool		jq_config_enabled = true;
+bool		jq_config_alerts_enabled = true;
+int			jq_config_alert_digest_size = 5;
+int			jq_config_alert_interval = 10000;
 char	   *jq_config_databases = "";
 char	   *jq_config_run_job_types = "";
 int			jq_config_max_executors = 2;
@@ -57,6 +67,8 @@ int			jq_config_keep_completed = 7 * MINUTES_PER_DAY;
 int			jq_config_keep_cron_runs = 3 * MINUTES_PER_DAY;
 int			jq_config_keep_events = 0;
 int			jq_config_keep_failed = 30 * MINUTES_PER_DAY;
+int			jq_config_keep_history = 90 * MINUTES_PER_DAY;
+int			jq_config_keep_monitor_actions = 365 * MINUTES_PER_DAY;
 int			jq_config_keep_queue_events = 30 * MINUTES_PER_DAY;
 int			jq_config_keep_runs = 30 * MINUTES_PER_DAY;
 int			jq_config_max_prune_rate = 10000;
@@ -73,15 +85,47 @@ char	   *jq_config_http_allow_cidrs = "";
 char	   *jq_config_http_allow_ports = "80,443";
 char	   *jq_config_http_proxy = "";
 char	   *jq_config_http_ca_file = "";
+char	   *jq_config_monitor = "";
+char	   *jq_config_monitor_token_file = "";
 bool		jq_config_async_claim = false;
 int			jq_config_debug_claim_path = JQ_CLAIM_PATH_AUTO;
+char	   *jq_config_event_prefix = "jobqueue";
+char	   *jq_config_service_name = "jobqueue";
+int			jq_config_log_events = JQ_LOG_EVENTS_FAILURES;
+int			jq_config_log_format = JQ_LOG_FORMAT_TEXT;
+int			jq_config_statistics_interval = 60;
 int			jq_config_log_level = LOG;
+
+/* Read by the view _health_settings only. */
+static int	health_backlog_age = 5 * 60;
+static int	health_cron_lateness = 60;
+static int	health_dead_letters = 100;
+static int	health_dead_rows = 100000;
+static int	health_endpoint_failures = 5;
+static int	health_failed_age = 10 * 60;
+static int	health_silence = 30;
+static int	health_snapshot_age = 10 * 60;
+static int	health_transaction_age = 1000000000;
 
 static const struct config_enum_entry log_levels[] = {
 	{"debug", DEBUG1, false},
 	{"info", LOG, false},
 	{"warning", WARNING, false},
+	{"warn", WARNING, true},
 	{"error", ERROR, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry log_events[] = {
+	{"off", JQ_LOG_EVENTS_OFF, false},
+	{"failures", JQ_LOG_EVENTS_FAILURES, false},
+	{"all", JQ_LOG_EVENTS_ALL, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry log_formats[] = {
+	{"text", JQ_LOG_FORMAT_TEXT, false},
+	{"json", JQ_LOG_FORMAT_JSON, false},
 	{NULL, 0, false}
 };
 
@@ -95,13 +139,18 @@ static const struct config_enum_entry claim_paths[] = {
 static void define_preload_settings(void);
 static void define_integers(void);
 static void define_others(void);
+static void define_log_settings(void);
 static void define_http_settings(void);
+static void define_health_settings(void);
 static bool check_list(char **newval, void **extra, GucSource source);
 static bool check_hosts(char **newval, void **extra, GucSource source);
 static bool check_addresses(char **newval, void **extra, GucSource source);
 static bool check_ports(char **newval, void **extra, GucSource source);
+static bool check_monitors(char **newval, void **extra, GucSource source);
 static bool check_proxy(char **newval, void **extra, GucSource source);
 static bool check_file(char **newval, void **extra, GucSource source);
+static bool check_event_prefix(char **newval, void **extra, GucSource source);
+static bool check_service_name(char **newval, void **extra, GucSource source);
 static bool is_flawless(const char *flaw);
 
 void
@@ -111,7 +160,9 @@ jq_config_define(bool preloading)
 		define_preload_settings();
 	define_integers();
 	define_others();
+	define_log_settings();
 	define_http_settings();
+	define_health_settings();
 	MarkGUCPrefixReserved("jobqueue");
 }
 
@@ -171,6 +222,27 @@ define_preload_settings(void)
 							256, 0, 10000,
 							PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("jobqueue.max_stage_stats",
+							"Sets of how many job types, and of how many stages of them, shared memory keeps counts and times.",
+							"Those of all databases together; each takes 1.5 kB; 0 counts nothing.",
+							&jq_config_max_stage_stats,
+							512, 0, 65536,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("jobqueue.max_user_metrics",
+							"Sets how many metrics of users shared memory has room for.",
+							"Those of all databases together, each set of labels for itself; each takes 0.5 kB.",
+							&jq_config_max_user_metrics,
+							256, 0, 65536,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("jobqueue.max_failure_counts",
+							"Sets of how many job types and stages shared memory remembers failures.",
+							"Those of all databases together that have failed; for alerts; each takes 2.2 kB.",
+							&jq_config_max_failure_counts,
+							256, 0, 10000,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("jobqueue.max_lanes",
 							"Sets how many lanes of jobs shared memory has room for.",
 							"A lane is a job type, stage and priority of a database, for SQL jobs also an owner, and takes 9 kB.",
@@ -209,6 +281,12 @@ define_integer(const char *name, const char *description, int *variable,
 static void
 define_integers(void)
 {
+	define_integer("jobqueue.alert_digest_size",
+				   "Sets how many alerts at once are sent one by one; more are one message.",
+				   &jq_config_alert_digest_size, 1, 1000, 0);
+	define_integer("jobqueue.alert_interval",
+				   "Sets how often it is looked whether an alert rule holds.",
+				   &jq_config_alert_interval, 100, MS_PER_HOUR, GUC_UNIT_MS);
 	define_integer("jobqueue.batch_size",
 				   "Sets how many jobs one claim takes at most.",
 				   &jq_config_batch_size, 1, 1000, 0);
@@ -274,6 +352,14 @@ define_integers(void)
 				   "Sets how long failed jobs are kept that are no dead letters; -1 is for ever.",
 				   &jq_config_keep_failed, -1,
 				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
+	define_integer("jobqueue.keep_history",
+				   "Sets how long job_history remembers what happened in an hour; 0 writes none.",
+				   &jq_config_keep_history, 0,
+				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
+	define_integer("jobqueue.keep_monitor_actions",
+				   "Sets how long monitor_actions remembers what was done on the dashboard; -1 is for ever.",
+				   &jq_config_keep_monitor_actions, -1,
+				   3650 * MINUTES_PER_DAY, GUC_UNIT_MIN);
 	define_integer("jobqueue.keep_queue_events",
 				   "Sets how long queue_events remembers what the queue did; -1 is for ever.",
 				   &jq_config_keep_queue_events, -1,
@@ -321,6 +407,13 @@ define_integers(void)
 static void
 define_others(void)
 {
+	DefineCustomBoolVariable("jobqueue.alerts_enabled",
+							 "Sets whether failures are counted for alerts, and alerts sent.",
+							 NULL,
+							 &jq_config_alerts_enabled,
+							 true,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
 	DefineCustomBoolVariable("jobqueue.async_claim",
 							 "Sets whether a claim may commit without waiting for the flush of its WAL.",
 							 "After a crash such a claim may be forgotten, and the job claimed again.",
@@ -349,13 +442,20 @@ define_others(void)
 							 true,
 							 PGC_SIGHUP, 0,
 							 NULL, NULL, NULL);
-	DefineCustomEnumVariable("jobqueue.log_level",
-							 "Sets the least severe messages that workers log.",
-							 NULL,
-							 &jq_config_log_level,
-							 LOG, log_levels,
-							 PGC_SIGHUP, 0,
-							 NULL, NULL, NULL);
+	DefineCustomStringVariable("jobqueue.monitor",
+							   "Sets where the server answers HTTP requests for health, metrics and the dashboard.",
+							   "A list like database=app role=observer port=9187; empty means nowhere.",
+							   &jq_config_monitor,
+							   "",
+							   PGC_SIGHUP, 0,
+							   check_monitors, NULL, NULL);
+	DefineCustomStringVariable("jobqueue.monitor_token_file",
+							   "Sets the file of the token that actions of the dashboard need.",
+							   "Empty means that there are no actions.",
+							   &jq_config_monitor_token_file,
+							   "",
+							   PGC_SIGHUP, 0,
+							   check_file, NULL, NULL);
 	DefineCustomStringVariable("jobqueue.run_job_types",
 							   "Sets the job types that the server runs itself.",
 							   "A list of names; empty or * means all.",
@@ -363,6 +463,51 @@ define_others(void)
 							   "",
 							   PGC_SIGHUP, GUC_LIST_INPUT,
 							   check_list, NULL, NULL);
+}
+
+/* What is logged, and how. */
+static void
+define_log_settings(void)
+{
+	DefineCustomStringVariable("jobqueue.event_prefix",
+							   "Sets what the names of logged events begin with.",
+							   "job_types.event_prefix is for one job type.",
+							   &jq_config_event_prefix,
+							   "jobqueue",
+							   PGC_SIGHUP, 0,
+							   check_event_prefix, NULL, NULL);
+	DefineCustomEnumVariable("jobqueue.log_events",
+							 "Sets which events of jobs, circuits and workers are logged.",
+							 NULL,
+							 &jq_config_log_events,
+							 JQ_LOG_EVENTS_FAILURES, log_events,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+	DefineCustomEnumVariable("jobqueue.log_format",
+							 "Sets how events are logged.",
+							 "text is key=value, json one object for each event.",
+							 &jq_config_log_format,
+							 JQ_LOG_FORMAT_TEXT, log_formats,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+	DefineCustomEnumVariable("jobqueue.log_level",
+							 "Sets the least severe messages and events that are logged.",
+							 NULL,
+							 &jq_config_log_level,
+							 LOG, log_levels,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+	DefineCustomStringVariable("jobqueue.service_name",
+							   "Sets the name of this service in logged events.",
+							   NULL,
+							   &jq_config_service_name,
+							   "jobqueue",
+							   PGC_SIGHUP, 0,
+							   check_service_name, NULL, NULL);
+	define_integer("jobqueue.statistics_interval",
+				   "Sets how often the numbers of jobs are logged, if they have changed; 0 is never.",
+				   &jq_config_statistics_interval, 0, SECONDS_PER_DAY,
+				   GUC_UNIT_S);
 }
 
 /* Where requests may go, and how they get there. */
@@ -406,6 +551,39 @@ define_http_settings(void)
 							   check_proxy, NULL, NULL);
 }
 
+/* What job_health() goes by, in SQL; see the view _health_settings. */
+static void
+define_health_settings(void)
+{
+	define_integer("jobqueue.health_backlog_age",
+				   "Sets how long a job may be due before job_health() warns.",
+				   &health_backlog_age, 0, SECONDS_PER_DAY, GUC_UNIT_S);
+	define_integer("jobqueue.health_cron_lateness",
+				   "Sets how late a cron task may be before job_health() warns.",
+				   &health_cron_lateness, 1, SECONDS_PER_DAY, GUC_UNIT_S);
+	define_integer("jobqueue.health_dead_letters",
+				   "Sets with how many dead letters of a job type job_health() does not fail yet.",
+				   &health_dead_letters, 0, INT_MAX, 0);
+	define_integer("jobqueue.health_dead_rows",
+				   "Sets how many dead rows a table may have before job_health() warns.",
+				   &health_dead_rows, 0, INT_MAX, 0);
+	define_integer("jobqueue.health_endpoint_failures",
+				   "Sets after how many failures in a row of an HTTP endpoint job_health() warns.",
+				   &health_endpoint_failures, 1, INT_MAX, 0);
+	define_integer("jobqueue.health_failed_age",
+				   "Sets how old a failed job may be before job_health() warns.",
+				   &health_failed_age, 0, 30 * SECONDS_PER_DAY, GUC_UNIT_S);
+	define_integer("jobqueue.health_silence",
+				   "Sets how long launcher and scheduler may be silent before job_health() fails.",
+				   &health_silence, 2, SECONDS_PER_DAY, GUC_UNIT_S);
+	define_integer("jobqueue.health_snapshot_age",
+				   "Sets how old a snapshot may be before job_health() warns.",
+				   &health_snapshot_age, 1, 30 * SECONDS_PER_DAY, GUC_UNIT_S);
+	define_integer("jobqueue.health_transaction_age",
+				   "Sets at which age in transactions of the database job_health() warns.",
+				   &health_transaction_age, 1, 2000000000, 0);
+}
+
 /* Accepts comma-separated names; the rules of quoting are those of SQL. */
 static bool
 check_list(char **newval, void **extra, GucSource source)
@@ -440,6 +618,12 @@ check_ports(char **newval, void **extra, GucSource source)
 }
 
 static bool
+check_monitors(char **newval, void **extra, GucSource source)
+{
+	return is_flawless(jq_monitor_list_flaw(*newval));
+}
+
+static bool
 check_proxy(char **newval, void **extra, GucSource source)
 {
 	return **newval == '\0' || is_flawless(jq_proxy_flaw(*newval));
@@ -460,6 +644,41 @@ check_file(char **newval, void **extra, GucSource source)
 	for (; *path != '\0'; path++)
 		if ((unsigned char) *path < ' ' || *path == 0x7f)
 			return is_flawless("The path must not have control characters.");
+	return true;
+}
+
+/* Part of a key of somebody's queries and dashboards: so it is plain. */
+const char *
+jq_config_event_prefix_flaw(const char *prefix)
+{
+	size_t		length = strlen(prefix);
+
+	if (length == 0 || length >= NAMEDATALEN)
+		return "A prefix is 1 to 63 characters long.";
+	if (prefix[strspn(prefix, PREFIX_CHARACTERS)] != '\0' ||
+		prefix[0] == '.' || prefix[length - 1] == '.' ||
+		strstr(prefix, "..") != NULL)
+		return "A prefix is made of letters, digits, \"_\" and \"-\", with single dots between them.";
+	return NULL;
+}
+
+static bool
+check_event_prefix(char **newval, void **extra, GucSource source)
+{
+	return is_flawless(jq_config_event_prefix_flaw(*newval));
+}
+
+/* Nobody checks the encoding of a configuration file. */
+static bool
+check_service_name(char **newval, void **extra, GucSource source)
+{
+	size_t		length = strlen(*newval);
+
+	if (length == 0 || length > MAX_SERVICE_NAME)
+		return is_flawless("It must be 1 to 255 bytes long.");
+	for (const char *c = *newval; *c != '\0'; c++)
+		if (*c < ' ' || *c > '~')
+			return is_flawless("It must be made of printable ASCII characters.");
 	return true;
 }
 

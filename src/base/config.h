@@ -18,6 +18,20 @@ typedef enum JqClaimPath
 	JQ_CLAIM_PATH_MEMORY		/* an error where it is not possible */
 } JqClaimPath;
 
+/* Which events are logged, and how. */
+typedef enum JqLogEvents
+{
+	JQ_LOG_EVENTS_OFF,
+	JQ_LOG_EVENTS_FAILURES,
+	JQ_LOG_EVENTS_ALL
+} JqLogEvents;
+
+typedef enum JqLogFormat
+{
+	JQ_LOG_FORMAT_TEXT,
+	JQ_LOG_FORMAT_JSON
+} JqLogFormat;
+
 /* Most dispatchers that a database can have. */
 #define JQ_MAX_DISPATCHERS 8
 
@@ -26,9 +40,15 @@ extern bool jq_config_launcher;
 extern bool jq_config_allow_superuser_jobs;
 extern int	jq_config_max_endpoint_stats;
 extern int	jq_config_max_circuits;
+extern int	jq_config_max_stage_stats;
+extern int	jq_config_max_user_metrics;
+extern int	jq_config_max_failure_counts;
 extern int	jq_config_max_lanes;
 
 /* Settings that follow a reload (context sighup). */
+extern bool jq_config_alerts_enabled;
+extern int	jq_config_alert_digest_size;
+extern int	jq_config_alert_interval;	/* ms */
 extern bool jq_config_enabled;
 extern char *jq_config_databases;	/* names, comma-separated; '' or '*': all */
 extern char *jq_config_run_job_types;	/* same, of job types */
@@ -55,6 +75,8 @@ extern int	jq_config_keep_completed;	/* the same */
 extern int	jq_config_keep_cron_runs;	/* min */
 extern int	jq_config_keep_events;	/* min; 0: not at all */
 extern int	jq_config_keep_failed;	/* min; -1: for ever */
+extern int	jq_config_keep_history; /* min; 0: none is written */
+extern int	jq_config_keep_monitor_actions; /* min; -1: for ever */
 extern int	jq_config_keep_queue_events;	/* the same */
 extern int	jq_config_keep_runs;	/* the same */
 extern int	jq_config_max_prune_rate;	/* rows per second */
@@ -71,8 +93,15 @@ extern char *jq_config_http_allow_cidrs;
 extern char *jq_config_http_allow_ports;
 extern char *jq_config_http_proxy;	/* a URL; '': none */
 extern char *jq_config_http_ca_file;	/* a path; '': the system's */
+extern char *jq_config_monitor; /* see base/monitor_list.h */
+extern char *jq_config_monitor_token_file;	/* a path; '': no actions */
 extern bool jq_config_async_claim;	/* context user */
 extern int	jq_config_debug_claim_path; /* JqClaimPath; context user */
+extern char *jq_config_event_prefix;
+extern char *jq_config_service_name;
+extern int	jq_config_log_events;	/* JqLogEvents */
+extern int	jq_config_log_format;	/* JqLogFormat */
+extern int	jq_config_statistics_interval;	/* s; 0: never */
 extern int	jq_config_log_level;	/* DEBUG1, LOG, WARNING or ERROR */
 
 /*
@@ -84,6 +113,9 @@ extern void jq_config_define(bool preloading);
 
 /* Whether a comma-separated setting lists name; '' and '*' list every name. */
 extern bool jq_config_lists(const char *list, const char *name);
+
+/* What is wrong with a prefix of events, as a sentence; NULL: nothing. */
+extern const char *jq_config_event_prefix_flaw(const char *prefix);
 
 /* Whether workers log messages of this level (jobqueue.log_level). */
 #define jq_config_logs(elevel) ((elevel) >= jq_config_log_level)

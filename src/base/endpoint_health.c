@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "base/config.h"
+#include "base/shared_memory.h"
 
 #define LOCK_TRANCHE "jobqueue_endpoint_stats"
 
@@ -66,8 +67,6 @@ const JqHealthEvent jq_health_not_sent = {
 };
 const JqHealthEvent jq_health_aborted = {.was_aborted = true};
 
-static shmem_request_hook_type next_request_hook = NULL;
-static shmem_startup_hook_type next_startup_hook = NULL;
 static HealthState *state = NULL;
 static HTAB *table = NULL;
 static int	my_number = 0;		/* among the dispatchers of the database */
@@ -91,17 +90,12 @@ jq_health_init(void)
 {
 	if (jq_config_max_endpoint_stats == 0)
 		return;
-	next_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-	next_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = create_memory;
+	jq_shared_memory_add(request_memory, create_memory);
 }
 
 static void
 request_memory(void)
 {
-	if (next_request_hook)
-		next_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(HealthState)));
 	RequestAddinShmemSpace(hash_estimate_size(jq_config_max_endpoint_stats,
 											  sizeof(HealthEntry)));
@@ -115,10 +109,6 @@ create_memory(void)
 	HASHCTL		info = {0};
 	bool		found;
 
-	if (next_startup_hook)
-		next_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	state = ShmemInitStruct("jobqueue endpoint stats", sizeof(HealthState),
 							&found);
 	if (!found)
@@ -134,7 +124,6 @@ create_memory(void)
 						  jq_config_max_endpoint_stats,
 						  jq_config_max_endpoint_stats,
 						  &info, HASH_ELEM | HASH_BLOBS);
-	LWLockRelease(AddinShmemInitLock);
 }
 
 /* A name is cut between characters. */

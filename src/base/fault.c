@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "base/fault.h"
+#include "base/shared_memory.h"
 
 #ifdef JQ_FAULTS
 
@@ -20,7 +21,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
-#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
@@ -64,8 +64,6 @@ typedef struct Faults
 	FaultPoint	points[MAX_POINTS];
 }			Faults;
 
-static shmem_request_hook_type next_request_hook = NULL;
-static shmem_startup_hook_type next_startup_hook = NULL;
 static Faults * faults = NULL;
 
 PG_FUNCTION_INFO_V1(jobqueue_arm_fault);
@@ -83,17 +81,12 @@ static void pause_until(TimestampTz until, uint32 disarmed);
 void
 jq_fault_init(void)
 {
-	next_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-	next_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = create_memory;
+	jq_shared_memory_add(request_memory, create_memory);
 }
 
 static void
 request_memory(void)
 {
-	if (next_request_hook)
-		next_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(Faults)));
 	RequestNamedLWLockTranche(LOCK_TRANCHE, 1);
 }
@@ -103,17 +96,12 @@ create_memory(void)
 {
 	bool		found;
 
-	if (next_startup_hook)
-		next_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	faults = ShmemInitStruct("jobqueue faults", sizeof(Faults), &found);
 	if (!found)
 	{
 		memset(faults, 0, sizeof(Faults));
 		faults->lock = &GetNamedLWLockTranche(LOCK_TRANCHE)->lock;
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 /* Finds a point, or gives it an entry; NULL when there is none left. */

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "base/probe.h"
+#include "base/shared_memory.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -37,8 +38,6 @@ typedef struct Mailbox
 	ProbeSlot	slots[JQ_PROBE_SLOTS];
 } Mailbox;
 
-static shmem_request_hook_type next_request_hook = NULL;
-static shmem_startup_hook_type next_startup_hook = NULL;
 static Mailbox *mailbox = NULL;
 static ProbeSlot *mine = NULL;	/* of a session that asks */
 
@@ -50,17 +49,12 @@ static void abandon(ProbeSlot *slot);
 void
 jq_probe_init(void)
 {
-	next_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-	next_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = create_memory;
+	jq_shared_memory_add(request_memory, create_memory);
 }
 
 static void
 request_memory(void)
 {
-	if (next_request_hook)
-		next_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(Mailbox)));
 	RequestNamedLWLockTranche(LOCK_TRANCHE, 1);
 }
@@ -71,17 +65,12 @@ create_memory(void)
 {
 	bool		found;
 
-	if (next_startup_hook)
-		next_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	mailbox = ShmemInitStruct("jobqueue probes", sizeof(Mailbox), &found);
 	if (!found)
 	{
 		memset(mailbox, 0, sizeof(Mailbox));
 		mailbox->lock = &GetNamedLWLockTranche(LOCK_TRANCHE)->lock;
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 /* ---- for scheduler and dispatcher ---- */

@@ -13,10 +13,13 @@
  */
 #include "postgres.h"
 
+#include "base/shared_memory.h"
 #include "base/shared_slots.h"
 
 #include "base/config.h"
+#include "base/worker_troubles.h"
 #include "miscadmin.h"
+#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -26,8 +29,6 @@
 
 #define START_TIMEOUT_MS 10000
 
-static shmem_request_hook_type next_request_hook = NULL;
-static shmem_startup_hook_type next_startup_hook = NULL;
 
 JqSharedState *jq_slots_state = NULL;
 JqWorkerSlot *jq_slots_mine = NULL;
@@ -43,10 +44,7 @@ static void retire_slot(JqWorkerSlot *slot);
 void
 jq_shared_init(void)
 {
-	next_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-	next_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = create_memory;
+	jq_shared_memory_add(request_memory, create_memory);
 }
 
 static Size
@@ -59,8 +57,6 @@ shared_size(void)
 static void
 request_memory(void)
 {
-	if (next_request_hook)
-		next_request_hook();
 	RequestAddinShmemSpace(shared_size());
 	RequestNamedLWLockTranche("jobqueue", 1);
 }
@@ -75,10 +71,6 @@ create_memory(void)
 	static bool is_restart = false;
 	bool		found;
 
-	if (next_startup_hook)
-		next_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	jq_slots_state = ShmemInitStruct("jobqueue", shared_size(), &found);
 	if (!found)
 	{
@@ -92,7 +84,6 @@ create_memory(void)
 								  sizeof(jq_slots_state->incarnation)))
 				elog(FATAL, "could not generate a random number");
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 bool
@@ -145,6 +136,8 @@ jq_shared_kind_name(JqWorkerKind kind)
 			return "executor";
 		case JQ_WORKER_DISPATCHER:
 			return "dispatcher";
+		case JQ_WORKER_MONITOR:
+			return "monitor";
 	}
 	return NULL;				/* keep compilers quiet */
 }
@@ -215,9 +208,20 @@ jq_slots_find_executor(const pg_uuid_t *worker)
 	return slot != NULL && slot->info.kind == JQ_WORKER_EXECUTOR ? slot : NULL;
 }
 
+/* Whether the entry has its monitor.  The lock must be held. */
+static bool
+has_monitor(uint32 monitor)
+{
+	for (int i = 0; i < jq_slots_state->nslots; i++)
+		if (jq_slots_state->slots[i].in_use &&
+			jq_slots_state->slots[i].info.monitor == monitor)
+			return true;
+	return false;
+}
+
 /* Whether one more worker of this kind is allowed.  The lock must be held. */
 static bool
-has_room(JqWorkerKind kind, Oid database, int max_workers)
+has_room(JqWorkerKind kind, Oid database, uint32 monitor, int max_workers)
 {
 	int			executors = 0;
 
@@ -226,6 +230,8 @@ has_room(JqWorkerKind kind, Oid database, int max_workers)
 	if (kind == JQ_WORKER_DISPATCHER)
 		return jq_slots_count_dispatchers(database) < max_workers &&
 			jq_slots_free_dispatcher_number(database) < JQ_MAX_DISPATCHERS;
+	if (kind == JQ_WORKER_MONITOR)
+		return !has_monitor(monitor);
 	if (kind != JQ_WORKER_EXECUTOR)
 		return true;
 	for (int i = 0; i < jq_slots_state->nslots; i++)
@@ -237,12 +243,12 @@ has_room(JqWorkerKind kind, Oid database, int max_workers)
 
 bool
 jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
-				  int max_workers, JqWorkerRef *ref)
+				  uint32 monitor, int max_workers, JqWorkerRef *ref)
 {
 	JqWorkerSlot *slot = NULL;
 
 	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
-	if (has_room(kind, database, max_workers))
+	if (has_room(kind, database, monitor, max_workers))
 		for (int i = 0; i < jq_slots_state->nslots && slot == NULL; i++)
 			if (!jq_slots_state->slots[i].in_use)
 				slot = &jq_slots_state->slots[i];
@@ -262,6 +268,7 @@ jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
 		slot->info.state = JQ_STATE_STARTING;
 		slot->info.database = database;
 		slot->info.role = role;
+		slot->info.monitor = monitor;
 		slot->info.started_at = GetCurrentTimestamp();
 		ref->slot = slot - jq_slots_state->slots;
 		ref->generation = slot->generation;
@@ -348,11 +355,13 @@ static void
 release_slot(int code, Datum arg)
 {
 	JqWorkerSlot *slot = jq_slots_mine;
+	bool		has_failed;
 
 	if (slot == NULL)
 		return;
 	jq_slots_mine = NULL;
 	LWLockAcquire(jq_slots_state->lock, LW_EXCLUSIVE);
+	has_failed = code != 0 && !slot->info.retire;
 	slot->latch = NULL;
 	slot->info.pid = 0;
 	slot->info.state = JQ_STATE_ENDED;
@@ -368,6 +377,12 @@ release_slot(int code, Datum arg)
 		slot->info.kind == JQ_WORKER_DISPATCHER)
 		wake_schedulers();
 	LWLockRelease(jq_slots_state->lock);
+
+	/* The launcher looks after schedulers, and ends with 1 when asked to. */
+	if (has_failed && !ShutdownRequestPending &&
+		slot->info.kind != JQ_WORKER_SCHEDULER)
+		jq_troubles_note(slot->info.kind, slot->info.database,
+						 JQ_TROUBLE_ENDED, 0);
 }
 
 /* The lock must be held. */
@@ -396,7 +411,8 @@ bool
 jq_shared_serves_everybody(void)
 {
 	return jq_slots_mine != NULL &&
-		jq_slots_mine->info.kind != JQ_WORKER_EXECUTOR;
+		jq_slots_mine->info.kind != JQ_WORKER_EXECUTOR &&
+		jq_slots_mine->info.kind != JQ_WORKER_MONITOR;
 }
 
 void

@@ -22,7 +22,8 @@ typedef enum JqWorkerKind
 	JQ_WORKER_LAUNCHER,
 	JQ_WORKER_SCHEDULER,
 	JQ_WORKER_EXECUTOR,
-	JQ_WORKER_DISPATCHER
+	JQ_WORKER_DISPATCHER,
+	JQ_WORKER_MONITOR
 } JqWorkerKind;
 
 typedef enum JqWorkerState
@@ -57,7 +58,8 @@ typedef struct JqWorkerInfo
 	JqWorkerKind kind;
 	JqWorkerState state;
 	Oid			database;		/* InvalidOid: the launcher's */
-	Oid			role;			/* executors only */
+	Oid			role;			/* executors and monitors */
+	uint32		monitor;		/* the key of its entry; 0: no monitor */
 	int			pid;			/* 0: has not attached */
 	bool		has_worker_id;	/* of those that run jobs */
 	pg_uuid_t	worker_id;
@@ -110,10 +112,12 @@ extern const char *jq_shared_state_name(JqWorkerState state);
 /*
  * Reserves a slot for a worker to be started.  False: there is no slot, or
  * the database has a scheduler, or the server has as many executors, or the
- * database as many dispatchers, as "max_workers".
+ * database as many dispatchers, as "max_workers"; or there is a monitor for
+ * the entry.
  */
 extern bool jq_shared_reserve(JqWorkerKind kind, Oid database, Oid role,
-							  int max_workers, JqWorkerRef *ref);
+							  uint32 monitor, int max_workers,
+							  JqWorkerRef *ref);
 
 /* Gives back the slot of a worker that could not be started. */
 extern void jq_shared_unreserve(const JqWorkerRef *ref);

@@ -161,13 +161,16 @@ check_trigger(FunctionCallInfo fcinfo, const char *name)
 bool
 jq_tasks_replan(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	Datum		values[] = {TimestampTzGetDatum(now)};
+	TimestampTz now;
+	Datum		values[1];
 	Portal		portal;
 	bool		is_complete = true;
 	int			found;
 
+	/* Later than the snapshot: no plan in it is from the future by chance. */
 	jq_scope_enter(JQ_WRITE_ENGINE);
+	now = GetCurrentTimestamp();
+	values[0] = TimestampTzGetDatum(now);
 	portal = jq_statement_open(&select_planned, values, NULL);
 	do
 	{

@@ -20,13 +20,13 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/config.h"
+#include "base/shared_memory.h"
 #include "base/shared_state.h"
 #include "queue/circuit_counts.h"
 
@@ -74,8 +74,6 @@ typedef struct Subject
 	JqBreaker	breaker;
 } Subject;
 
-static shmem_request_hook_type next_request_hook = NULL;
-static shmem_startup_hook_type next_startup_hook = NULL;
 static CountState *state = NULL;
 
 static Note *notes = NULL;
@@ -110,10 +108,7 @@ jq_circuit_counts_init(void)
 {
 	if (jq_config_max_circuits == 0)
 		return;
-	next_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-	next_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = create_memory;
+	jq_shared_memory_add(request_memory, create_memory);
 	RegisterXactCallback(end_transaction, NULL);
 	RegisterSubXactCallback(end_subtransaction, NULL);
 }
@@ -128,8 +123,6 @@ memory_size(void)
 static void
 request_memory(void)
 {
-	if (next_request_hook)
-		next_request_hook();
 	RequestAddinShmemSpace(memory_size());
 	RequestNamedLWLockTranche(LOCK_TRANCHE, 1);
 }
@@ -140,10 +133,6 @@ create_memory(void)
 {
 	bool		found;
 
-	if (next_startup_hook)
-		next_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	state = ShmemInitStruct("jobqueue circuits", memory_size(), &found);
 	if (!found)
 	{
@@ -153,7 +142,6 @@ create_memory(void)
 		pg_atomic_init_u32(&state->nentries, 0);
 		pg_atomic_init_u32(&state->ntripped, 0);
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 bool

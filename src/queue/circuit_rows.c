@@ -34,6 +34,7 @@
 #include "queue/activity.h"
 #include "queue/circuit_rows.h"
 #include "queue/circuits.h"
+#include "queue/event_log.h"
 #include "queue/queue_events.h"
 
 PG_FUNCTION_INFO_V1(jobqueue_guard_circuit);
@@ -113,6 +114,7 @@ static JqStatement delete_count = {
 
 static void read_circuit(uint64 row, JqCircuit *circuit);
 static void forget_circuits(Datum arg, Oid relid);
+static void log_open(const JqCircuitCount *count);
 static void set_tag(LOCKTAG *tag, const char *job_type, const char *stage);
 static char *new_text(TriggerData *trigger, const char *column);
 static HeapTuple settle_row(TriggerData *trigger);
@@ -358,13 +360,27 @@ jq_circuit_rows_write_open(const JqCircuitCount *count)
 				   psprintf("{\"cooldown_ms\": " INT64_FORMAT
 							", \"failures\": %d}",
 							count->cooldown_us / 1000, count->failures));
+	if (jq_event_log_is_on())
+		log_open(count);
 	return true;
+}
+
+static void
+log_open(const JqCircuitCount *count)
+{
+	JqCircuitEvent event = {
+		JQ_EVENT_CIRCUIT_OPEN, count->name.job_type, count->name.stage,
+		"failures", count->jobs[count->njobs - 1], count->cooldown_us,
+		count->failures
+	};
+
+	jq_event_log_circuit(&event);
 }
 
 void
 jq_circuit_rows_report_open(const JqCircuitCount *count)
 {
-	if (jq_config_logs(LOG))
+	if (!jq_event_log_is_on() && jq_config_logs(LOG))
 		ereport(LOG,
 				(errmsg("circuit of job type \"%s\", stage \"%s\" opened after %d failures in a row, for %lld ms",
 						count->name.job_type, count->name.stage,

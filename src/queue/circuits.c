@@ -36,6 +36,7 @@
 #include "queue/circuit_counts.h"
 #include "queue/circuit_rows.h"
 #include "queue/circuits.h"
+#include "queue/event_log.h"
 #include "queue/job_types.h"
 #include "queue/queue_events.h"
 
@@ -275,7 +276,15 @@ jq_circuit_probe(const char *job_type, const char *stage, int64 job_id,
 	values[2] = Int64GetDatum(job_id);
 	values[3] = Int32GetDatum(claim_no);
 	if (jq_circuit_rows_write_quietly(&update_probe, values) > 0)
+	{
+		JqCircuitEvent event = {
+			JQ_EVENT_CIRCUIT_HALF_OPEN, job_type, stage, "probe", job_id
+		};
+
 		jq_queue_event("circuit_half_open", job_type, stage, job_id, NULL);
+		if (jq_event_log_is_on())
+			jq_event_log_circuit(&event);
+	}
 	jq_scope_leave();
 }
 
@@ -377,27 +386,40 @@ end_probe(const JqCircuit *circuit, const JqRun *run, const JqLimits *limits)
 static void
 close_circuit(const JqCircuit *circuit, Datum *values)
 {
-	if (jq_circuit_rows_write(&close_after_probe, values, NULL) > 0)
-		jq_queue_event("circuit_closed", circuit->job_type, circuit->stage,
-					   circuit->probe_job_id, NULL);
+	JqCircuitEvent event = {
+		JQ_EVENT_CIRCUIT_CLOSED, circuit->job_type, circuit->stage, "probe",
+		circuit->probe_job_id
+	};
+
+	if (jq_circuit_rows_write(&close_after_probe, values, NULL) == 0)
+		return;
+	jq_queue_event("circuit_closed", circuit->job_type, circuit->stage,
+				   circuit->probe_job_id, NULL);
+	if (jq_event_log_is_on())
+		jq_event_log_circuit(&event);
 }
 
 static void
 reopen_circuit(const JqCircuit *circuit, Datum *values, const JqRun *run,
 			   int64 cooldown_us)
 {
-	int			failures;
+	JqCircuitEvent event = {
+		JQ_EVENT_CIRCUIT_OPEN, circuit->job_type, circuit->stage, "probe",
+		circuit->probe_job_id, cooldown_us
+	};
 
 	values[4] = TimestampTzGetDatum(GetCurrentTimestamp() + cooldown_us);
 	values[5] = run->error == NULL ? (Datum) 0 : CStringGetTextDatum(run->error);
 	if (jq_circuit_rows_write(&reopen, values, run->error == NULL ? "     n" : NULL) == 0)
 		return;
-	failures = DatumGetInt32(jq_statement_value(0, 1));
+	event.failures = DatumGetInt32(jq_statement_value(0, 1));
 	jq_queue_event("circuit_reopened", circuit->job_type, circuit->stage,
 				   circuit->probe_job_id,
 				   psprintf("{\"cooldown_ms\": " INT64_FORMAT
 							", \"failures\": %d}", cooldown_us / 1000,
-							failures));
+							event.failures));
+	if (jq_event_log_is_on())
+		jq_event_log_circuit(&event);
 }
 
 /* ---- circuits that open ---- */
@@ -456,6 +478,9 @@ jq_circuit_force_open(const char *job_type, const char *stage,
 	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
 	Datum		values[6];
 	bool		is_new;
+	JqCircuitEvent event = {
+		JQ_EVENT_CIRCUIT_OPEN, job_type, stage, "operator", 0, duration_us
+	};
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
 	jq_circuit_rows_wait_for_name(job_type, stage);
@@ -476,6 +501,8 @@ jq_circuit_force_open(const char *job_type, const char *stage,
 				   duration_us == 0 ? NULL :
 				   psprintf("{\"cooldown_ms\": " INT64_FORMAT "}",
 							duration_us / 1000));
+	if (jq_event_log_is_on())
+		jq_event_log_circuit(&event);
 	jq_scope_leave();
 	return is_new;
 }
@@ -496,11 +523,16 @@ jq_circuit_force_close(const char *job_type, const char *stage)
 	closed = SPI_tuptable;
 	for (uint64 i = 0; i < rows; i++)
 	{
+		JqCircuitEvent event = {JQ_EVENT_CIRCUIT_CLOSED, job_type};
+
 		SPI_tuptable = closed;
 		if (strcmp(TextDatumGetCString(jq_statement_value(i, 2)), "closed") == 0)
 			continue;
-		jq_queue_event("circuit_forced_closed", job_type,
-					   TextDatumGetCString(jq_statement_value(i, 1)), 0, NULL);
+		event.stage = TextDatumGetCString(jq_statement_value(i, 1));
+		event.cause = "operator";
+		jq_queue_event("circuit_forced_closed", job_type, event.stage, 0, NULL);
+		if (jq_event_log_is_on())
+			jq_event_log_circuit(&event);
 		count++;
 	}
 	jq_circuit_counts_forget(job_type, stage);

@@ -32,8 +32,10 @@
 #include "queue/circuits.h"
 #include "queue/claim_limits.h"
 #include "queue/claim_path.h"
+#include "queue/event_log.h"
 #include "queue/hints.h"
 #include "queue/limits.h"
+#include "queue/metrics.h"
 #include "queue/resolve.h"
 
 /* How often expired leases are looked for, when nobody else does. */
@@ -549,6 +551,9 @@ write_claim(JqClaiming *claiming, const JqJob *job, bool is_noted)
 	}
 
 	JQ_FAULT("after_claim_update");
+	jq_metrics_claimed(job, now, claiming->live.is_direct);
+	if (jq_event_log_has_all())
+		jq_event_log_claim(job, &claim->worker);
 	if (!is_noted)
 		jq_hints_took_row(claiming->row);
 	jq_table_convert(next, claiming->parent_row);

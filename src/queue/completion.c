@@ -19,6 +19,7 @@
 #include "queue/completion.h"
 #include "queue/job_log.h"
 #include "queue/job_types.h"
+#include "queue/metrics.h"
 
 static bool delete_held(JqCompletion *completion, const JqHeld *held,
 						JqJob *job);
@@ -68,6 +69,7 @@ jq_completion_complete(JqCompletion *completion, const JqHeld *held,
 
 	if (!delete_held(completion, held, &job))
 		return false;
+	jq_metrics_gone(&job);
 	run.status = outcome->kind == JQ_OUTCOME_SKIPPED ? "skipped" : "completed";
 	run.finished_at = GetCurrentTimestamp();
 	run.error = outcome->error ? jq_job_clip_error(outcome->error) : NULL;
@@ -81,9 +83,10 @@ jq_completion_complete(JqCompletion *completion, const JqHeld *held,
 		jq_job_set_completed(completion->next, &job, &run);
 		jq_table_convert(completion->next, completion->done_row);
 		jq_table_insert(&completion->done, completion->done_row);
+		jq_metrics_row(NULL, completion->done_row);
 	}
+	jq_job_log_write(&job, outcome->journal);
 	jq_job_write_run(&completion->runs, completion->run_row, &job, &run);
-	jq_job_log_write(job.id, job.claim_no, outcome->journal);
 	return true;
 }
 

@@ -28,6 +28,8 @@
 #include "queue/backoff_function.h"
 #include "queue/endpoints.h"
 #include "queue/error_rules.h"
+#include "queue/event_kinds.h"
+#include "queue/failure_counts.h"
 #include "queue/job_types.h"
 #include "queue/validate.h"
 
@@ -47,6 +49,7 @@ static void check_backoff_function(TriggerData *trigger, HeapTuple row,
 static bool is_restored(TriggerData *trigger, HeapTuple row);
 static void check_limits(TriggerData *trigger);
 static void check_retention(TriggerData *trigger);
+static void check_events(TriggerData *trigger);
 static bool check_count(TriggerData *trigger, const char *name);
 static void check_groups(TriggerData *trigger);
 static void check_rate(TriggerData *trigger, const char *max,
@@ -70,6 +73,8 @@ jobqueue_guard_job_type(PG_FUNCTION_ARGS)
 				 errmsg("function \"_guard_job_type\" must be called as the trigger of job_types")));
 	result = jq_ownership_guard(trigger);
 	name = jq_row_new_value(trigger, "job_type", &isnull);
+	if (!isnull && TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		jq_failure_counts_forget(TextDatumGetCString(name));
 	if (!isnull && !TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 	{
 		jq_name_check_required(TextDatumGetCString(name), "job_type");
@@ -79,6 +84,7 @@ jobqueue_guard_job_type(PG_FUNCTION_ARGS)
 		check_sends_as(trigger, result);
 		check_backoff(trigger, result);
 		check_limits(trigger);
+		check_events(trigger);
 		result = settle_pause(trigger, result);
 	}
 	return PointerGetDatum(result);
@@ -288,6 +294,21 @@ check_limits(TriggerData *trigger)
 	check_interval(trigger, "breaker_cooldown", 1000, USECS_PER_DAY);
 }
 
+/* What the log says of them. */
+static void
+check_events(TriggerData *trigger)
+{
+	char	   *messages[JQ_EVENT_COUNT];
+	bool		isnull;
+	Datum		value = jq_row_new_value(trigger, "event_prefix", &isnull);
+
+	if (!isnull)
+		jq_event_prefix_check(TextDatumGetCString(value), "event_prefix");
+	value = jq_row_new_value(trigger, "event_messages", &isnull);
+	if (!isnull)
+		jq_event_messages_parse(DatumGetJsonbP(value), messages);
+}
+
 static void
 check_retention(TriggerData *trigger)
 {
@@ -295,7 +316,7 @@ check_retention(TriggerData *trigger)
 		"keep_completed", "keep_failed", "keep_cancelled", "keep_runs"
 	};
 	static const char *const counts[] = {
-		"keep_completed_count", "keep_failed_count"
+		"keep_completed_count", "keep_failed_count", "dead_letter_limit"
 	};
 
 	for (int i = 0; i < (int) lengthof(ages); i++)

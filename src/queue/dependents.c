@@ -30,6 +30,7 @@
 #include "base/table.h"
 #include "queue/dependencies.h"
 #include "queue/dependents.h"
+#include "queue/event_log.h"
 #include "queue/job.h"
 
 /* So many children are written before memory is given back. */
@@ -489,6 +490,8 @@ write_child(JqTable *live, JqTable *done, TupleTableSlot *row,
 		jq_job_set(next, JQ_JOB_LAST_ERROR, CStringGetTextDatum(child->reason));
 		jq_job_set(next, JQ_JOB_FINISHED_AT, TimestampTzGetDatum(now));
 		jq_job_move(live, done, row, next);
+		if (jq_event_log_has_all())
+			jq_event_log_end(&job, JQ_STATUS_CANCELLED, child->reason);
 		return;
 	}
 	if (job.waiting_for == 0)

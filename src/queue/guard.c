@@ -43,10 +43,13 @@
 #include "queue/backoff.h"
 #include "queue/dependencies.h"
 #include "queue/dependents.h"
+#include "queue/event_log.h"
+#include "queue/failure_counts.h"
 #include "queue/http_payload.h"
 #include "queue/job.h"
 #include "queue/job_row.h"
 #include "queue/job_types.h"
+#include "queue/metrics.h"
 #include "queue/unique.h"
 #include "queue/validate.h"
 
@@ -85,6 +88,7 @@ static bool other_leaf_has(TriggerData *trigger, int64 id);
 static bool has_later_run(const JqJobRow *row, int64 id);
 static void set_new_owner(JqJobRow *row);
 static void check_runs_as(const JqJobRow *row);
+static void check_message(const JqJobRow *row);
 static void validate_values(const JqJobRow *row);
 static void check_request(const JqJobRow *row);
 static void check_protected(const JqJobRow *was, const JqJobRow *is);
@@ -94,11 +98,14 @@ static void clear_claim(JqJobRow *row);
 static void settle_status(const JqJobRow *was, JqJobRow *is);
 static void settle_attempts(const JqJobRow *was, JqJobRow *is);
 static void end_claim(HeapTuple tuple, Relation rel, const char *status,
-					  bool charged, const char *error);
+					  bool charged, const char *error, bool is_dead_letter);
+static void log_change(HeapTuple tuple, Relation rel, JqStatus to);
 static void check_unique_key(const JqJobRow *row);
 static void note_moving(int64 id);
 static bool row_is_moving(int64 id);
+static void count_deleted(TriggerData *trigger);
 static int64 *deleted_ids(TriggerData *trigger, int *count);
+static TupleTableSlot *read_deleted(TriggerData *trigger);
 
 /* BEFORE INSERT OR UPDATE OR DELETE ON jobs_queue FOR EACH ROW */
 Datum
@@ -166,6 +173,8 @@ guard_insert(TriggerData *trigger)
 		check_new_status(&row);
 	check_unknown_id(trigger, &row);
 	set_new_owner(&row);
+	if (!is_restored(&row))
+		check_message(&row);
 	if (!jq_job_status_is_final(jq_job_row_status(&row)) &&
 		jq_job_row_integer(&row, JQ_JOB_CLAIM_NO) == 0 && !is_restored(&row))
 	{
@@ -227,8 +236,11 @@ guard_update(TriggerData *trigger)
 		end_claim(trigger->tg_trigtuple, trigger->tg_relation, run_status[to],
 				  jq_job_row_integer(&is, JQ_JOB_ATTEMPTS) >=
 				  jq_job_row_integer(&was, JQ_JOB_ATTEMPTS),
-				  "ended by an UPDATE of jobs_queue");
+				  "ended by an UPDATE of jobs_queue",
+				  to == JQ_STATUS_ERROR);
 	}
+	else if (to != from && jq_event_log_is_on())
+		log_change(trigger->tg_trigtuple, trigger->tg_relation, to);
 	if (jq_job_status_is_final(from) && !jq_job_status_is_final(to))
 		check_unique_key(&is);
 	if (jq_job_status_is_final(from) != jq_job_status_is_final(to))
@@ -248,11 +260,12 @@ guard_delete(TriggerData *trigger)
 	if (row_is_moving(id))
 	{
 		moving.is_deleted = true;
+		jq_metrics_row(trigger->tg_trigslot, NULL);
 		return trigger->tg_trigtuple;
 	}
 	if (jq_job_row_status(&row) == JQ_STATUS_RUNNING)
 		end_claim(trigger->tg_trigtuple, trigger->tg_relation, "cancelled",
-				  true, "ended by a DELETE from jobs_queue");
+				  true, "ended by a DELETE from jobs_queue", false);
 	if (!jq_job_row_is_null(&row, JQ_JOB_UNIQUE_KEY))
 		jq_unique_forget(&id, 1);
 	return trigger->tg_trigtuple;
@@ -455,6 +468,26 @@ check_runs_as(const JqJobRow *row)
 		jq_ownership_check_superuser(DatumGetObjectId(jq_job_row_value(row, JQ_JOB_OWNER)));
 }
 
+/*
+ * What is sent to an alert sink comes from alerts, and is its owner's: people
+ * are to believe it, and a job of somebody else's could keep others of its
+ * group waiting.
+ */
+static void
+check_message(const JqJobRow *row)
+{
+	char	   *name = jq_job_row_text(row, JQ_JOB_JOB_TYPE);
+	const JqJobType *type;
+
+	if (strncmp(name, JQ_ALERT_PREFIX, strlen(JQ_ALERT_PREFIX)) != 0)
+		return;
+	type = jq_job_type(name);
+	if (type->runner == JQ_RUNNER_HTTP)
+		jq_ownership_check(jq_job_row_has_owner(row) ?
+						   DatumGetObjectId(jq_job_row_value(row, JQ_JOB_OWNER)) :
+						   jq_scope_caller(), type->owner, "alert sink");
+}
+
 static void
 validate_values(const JqJobRow *row)
 {
@@ -533,6 +566,7 @@ check_protected(const JqJobRow *was, const JqJobRow *is)
 		if (!jq_job_row_has_owner(was))
 			jq_ownership_check(GetUserId(), jq_catalog()->owner, "job");
 		check_runs_as(is);
+		check_message(is);
 	}
 }
 
@@ -643,11 +677,12 @@ settle_attempts(const JqJobRow *was, JqJobRow *is)
 /* Records the run of a claim that plain DML ends. */
 static void
 end_claim(HeapTuple tuple, Relation rel, const char *status, bool charged,
-		  const char *error)
+		  const char *error, bool is_dead_letter)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
 													&TTSOpsHeapTuple);
-	JqRun		run = {.status = status,.charged = charged,.error = error};
+	JqRun		run = {.status = status,.charged = charged,.error = error,
+	.is_dead_letter = is_dead_letter};
 	JqJob		job;
 
 	jq_scope_enter(JQ_WRITE_ENGINE);
@@ -658,6 +693,23 @@ end_claim(HeapTuple tuple, Relation rel, const char *status, bool charged,
 		run.error = NULL;
 	jq_job_record_run(&job, &run);
 	jq_scope_leave();
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* A job that nobody held is ended or queued again by plain DML. */
+static void
+log_change(HeapTuple tuple, Relation rel, JqStatus to)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
+													&TTSOpsHeapTuple);
+	JqJob		job;
+
+	ExecStoreHeapTuple(tuple, slot, false);
+	jq_job_read(slot, &job);
+	if (jq_job_status_is_final(to))
+		jq_event_log_end(&job, to, NULL);
+	else if (jq_job_status_is_final(job.status))
+		jq_event_log_requeued(&job);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
@@ -696,6 +748,10 @@ jobqueue_cancel_dependents(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"_cancel_dependents\" must be called as the trigger of jobs_queue")));
+	if (trigger->tg_oldtable != NULL)
+		count_deleted(trigger);
+	else
+		jq_metrics_forget();
 	/* The functions that delete jobs see to this themselves. */
 	if (jq_scope_write_mode() != JQ_WRITE_PLAIN || !jq_dependencies_exist())
 		return PointerGetDatum(NULL);
@@ -712,27 +768,44 @@ jobqueue_cancel_dependents(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+/* Of whatever mode: only statements come here. */
+static void
+count_deleted(TriggerData *trigger)
+{
+	TupleTableSlot *slot = read_deleted(trigger);
+
+	while (tuplestore_gettupleslot(trigger->tg_oldtable, true, false, slot))
+		jq_metrics_row(slot, NULL);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
 static int64 *
 deleted_ids(TriggerData *trigger, int *count)
 {
-	TupleTableSlot *slot =
-	MakeSingleTupleTableSlot(RelationGetDescr(trigger->tg_relation),
-							 &TTSOpsMinimalTuple);
+	TupleTableSlot *slot = read_deleted(trigger);
 	int64	   *ids;
 	bool		isnull;
 	int64		room = tuplestore_tuple_count(trigger->tg_oldtable);
 
 	ids = palloc_extended(sizeof(int64) * Max(room, 1), MCXT_ALLOC_HUGE);
 	*count = 0;
-	tuplestore_select_read_pointer(trigger->tg_oldtable,
-								   tuplestore_alloc_read_pointer(trigger->tg_oldtable,
-																 EXEC_FLAG_REWIND));
-	tuplestore_rescan(trigger->tg_oldtable);
 	while (*count < room &&
 		   tuplestore_gettupleslot(trigger->tg_oldtable, true, false, slot))
 		ids[(*count)++] = DatumGetInt64(slot_getattr(slot, JQ_JOB_ID, &isnull));
 	ExecDropSingleTupleTableSlot(slot);
 	return ids;
+}
+
+/* From the first row on, which the slot that is returned takes. */
+static TupleTableSlot *
+read_deleted(TriggerData *trigger)
+{
+	tuplestore_select_read_pointer(trigger->tg_oldtable,
+								   tuplestore_alloc_read_pointer(trigger->tg_oldtable,
+																 EXEC_FLAG_REWIND));
+	tuplestore_rescan(trigger->tg_oldtable);
+	return MakeSingleTupleTableSlot(RelationGetDescr(trigger->tg_relation),
+									&TTSOpsMinimalTuple);
 }
 
 /* AFTER INSERT OR UPDATE OF status ON jobs_queue_done */
@@ -748,6 +821,10 @@ jobqueue_release_dependents(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"_release_dependents\" must be called as the trigger of jobs_queue_done")));
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+		jq_metrics_row(trigger->tg_trigslot, trigger->tg_newslot);
+	else
+		jq_metrics_row(NULL, trigger->tg_trigslot);
 	/* The functions that complete jobs see to this themselves. */
 	if (jq_scope_write_mode() == JQ_WRITE_PLAIN && jq_dependencies_exist())
 	{

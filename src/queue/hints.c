@@ -26,9 +26,12 @@
 #include "base/config.h"
 #include "base/compat.h"
 #include "base/endpoint_health.h"
+#include "base/scope.h"
 #include "base/shared_state.h"
+#include "queue/event_log.h"
 #include "queue/hints.h"
 #include "queue/job_types.h"
+#include "queue/metrics.h"
 #include "queue/waiters.h"
 
 PG_FUNCTION_INFO_V1(jobqueue_hint_job);
@@ -83,6 +86,7 @@ static bool forget_at_commit = false;	/* more than could be noted */
 static bool forget_at_abort = false;
 static LastLane last_lane;
 
+static bool is_new_job(TriggerData *trigger);
 static bool is_queued(TupleTableSlot *row);
 static bool read_row(TupleTableSlot *row, JqLaneName *name,
 					 JqCandidate *candidate);
@@ -123,10 +127,29 @@ jobqueue_hint_job(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"_hint_job\" must be called as the trigger of jobs_queue_live")));
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+		jq_metrics_row(trigger->tg_trigslot, trigger->tg_newslot);
+	else
+		jq_metrics_row(NULL, trigger->tg_trigslot);
+	if (jq_event_log_has_all() && is_new_job(trigger))
+		jq_event_log_enqueued(trigger->tg_trigslot);
 	jq_hints_note(trigger->tg_relation,
 				  TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
 				  trigger->tg_newslot : trigger->tg_trigslot);
 	return PointerGetDatum(NULL);
+}
+
+/* Not one that starts over, is replicated, or is restored with its claims. */
+static bool
+is_new_job(TriggerData *trigger)
+{
+	bool		isnull;
+
+	return TRIGGER_FIRED_BY_INSERT(trigger->tg_event) &&
+		jq_scope_write_mode() != JQ_WRITE_ENGINE &&
+		SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA &&
+		DatumGetInt32(slot_getattr(trigger->tg_trigslot, JQ_JOB_CLAIM_NO,
+								   &isnull)) == 0;
 }
 
 /* ---- what was made ready ---- */

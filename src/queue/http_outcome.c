@@ -22,6 +22,7 @@
 #include "base/json.h"
 #include "http/response.h"
 #include "http/retry_after.h"
+#include "queue/event_log.h"
 #include "queue/http_job.h"
 
 #define REFUSED_ITEM "the response says that it failed"
@@ -78,7 +79,8 @@ jq_http_outcome_copy(JqOutcome *outcome)
 void
 jq_http_outcome_log(const JqHttpJob *job, const JqOutcome *outcome)
 {
-	if (outcome->kind != JQ_OUTCOME_FAILED || !jq_config_logs(LOG))
+	if (outcome->kind != JQ_OUTCOME_FAILED || jq_event_log_is_on() ||
+		!jq_config_logs(LOG))
 		return;
 	ereport(LOG,
 			(errmsg("job %lld (%s) failed on attempt %d of %d: %.*s",

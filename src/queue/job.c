@@ -14,9 +14,12 @@
 
 #include "base/catalog.h"
 #include "queue/circuits.h"
+#include "queue/event_log.h"
+#include "queue/failure_counts.h"
 #include "queue/hints.h"
 #include "queue/job.h"
 #include "queue/limits.h"
+#include "queue/metrics.h"
 
 /* Longest error text that is stored, in bytes. */
 #define MAX_ERROR_LENGTH 8192
@@ -126,6 +129,8 @@ jq_job_read(TupleTableSlot *slot, JqJob *job)
 		TextDatumGetCString(value) : NULL;
 	job->owner = read_nullable(slot, JQ_JOB_OWNER, &value) ?
 		DatumGetObjectId(value) : InvalidOid;
+	job->created_at = read_instant(slot, JQ_JOB_CREATED_AT);
+	job->updated_at = read_instant(slot, JQ_JOB_UPDATED_AT);
 }
 
 static bool
@@ -220,6 +225,8 @@ jq_job_move(JqTable *from, JqTable *to, TupleTableSlot *row,
 	jq_table_convert(next, target);
 	jq_job_delete(from, row);
 	jq_table_insert(to, target);
+	if (to->is_direct)
+		jq_metrics_row(NULL, target);
 	if (to->is_direct && RelationGetRelid(to->rel) == jq_catalog()->jobs_queue_live)
 		jq_hints_note(to->rel, target);
 }
@@ -229,6 +236,8 @@ jq_job_update(JqTable *live, TupleTableSlot *row, TupleTableSlot *next)
 {
 	if (!jq_table_update(live, row, next))
 		return false;
+	if (live->is_direct)
+		jq_metrics_row(row, next);
 	if (live->is_direct && RelationGetRelid(live->rel) == jq_catalog()->jobs_queue_live)
 		jq_hints_note(live->rel, next);
 	return true;
@@ -242,6 +251,7 @@ jq_job_delete(JqTable *from, TupleTableSlot *row)
 
 	if (!jq_table_delete(from, row))
 		jq_job_report_suppressed(id);
+	jq_metrics_row(row, NULL);
 }
 
 void
@@ -292,8 +302,12 @@ jq_job_write_run(JqTable *runs, TupleTableSlot *row, const JqJob *job,
 	if (run->response != 0)
 		jq_job_set(row, JQ_RUN_RESPONSE, run->response);
 	jq_table_insert(runs, row);
+	if (jq_event_log_is_on())
+		jq_event_log_run(job, run);
 	jq_limits_note_end(job, run->will_retry);
 	jq_circuit_note(job, run);
+	jq_metrics_ended(job, run);
+	jq_failure_counts_note(job, run);
 }
 
 char *

@@ -56,6 +56,8 @@ typedef struct JqJob
 	int32		waiting_for;
 	char	   *group_key;		/* NULL: none */
 	Oid			owner;			/* InvalidOid: null */
+	TimestampTz created_at;
+	TimestampTz updated_at;
 } JqJob;
 
 extern const char *jq_job_status_name(JqStatus status);
@@ -120,6 +122,8 @@ typedef struct JqRun
 	bool		will_retry;		/* after a failure */
 	TimestampTz finished_at;
 	const char *error;			/* or NULL */
+	int			reason_length;	/* of error, before what others say; 0: all */
+	bool		is_dead_letter; /* the job ended with it, as error */
 	bool		has_result;
 	Datum		result;			/* jsonb */
 	const char *command_tag;	/* or NULL */

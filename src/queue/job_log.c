@@ -14,6 +14,7 @@
 
 #include "base/config.h"
 #include "base/statement.h"
+#include "queue/event_log.h"
 #include "queue/job_log.h"
 
 static JqStatement insert_line = {
@@ -32,16 +33,16 @@ static JqStatement insert_capped = {
 	INT8OID}
 };
 
-static void insert(JqStatement *statement, int64 job_id, int32 claim_no,
+static void insert(JqStatement *statement, const JqJob *job,
 				   const JqLogLine *line);
 
 void
-jq_job_log_write(int64 job_id, int32 claim_no, const JqJournal *journal)
+jq_job_log_write(const JqJob *job, const JqJournal *journal)
 {
 	if (journal == NULL)
 		return;
 	for (int i = 0; i < journal->nlines; i++)
-		insert(&insert_line, job_id, claim_no, &journal->lines[i]);
+		insert(&insert_line, job, &journal->lines[i]);
 	if (journal->dropped > 0)
 	{
 		JqLogLine	line = {.level = "warning"};
@@ -49,31 +50,30 @@ jq_job_log_write(int64 job_id, int32 claim_no, const JqJournal *journal)
 		line.logged_at = GetCurrentTimestamp();
 		line.message = psprintf(INT64_FORMAT " more lines were not kept",
 								journal->dropped);
-		insert(&insert_line, job_id, claim_no, &line);
+		insert(&insert_line, job, &line);
 	}
 }
 
 void
-jq_job_log_add(int64 job_id, int32 claim_no, const char *level,
-			   const char *message, const char *data)
+jq_job_log_add(const JqJob *job, const char *level, const char *message,
+			   const char *data)
 {
 	JqLogLine	line = {.level = level};
 
 	line.logged_at = GetCurrentTimestamp();
 	line.message = unconstify(char *, message);
 	line.data = unconstify(char *, data);
-	insert(&insert_capped, job_id, claim_no, &line);
+	insert(&insert_capped, job, &line);
 }
 
 static void
-insert(JqStatement *statement, int64 job_id, int32 claim_no,
-	   const JqLogLine *line)
+insert(JqStatement *statement, const JqJob *job, const JqLogLine *line)
 {
 	Datum		values[7];
 	char		nulls[] = "       ";
 
-	values[0] = Int64GetDatum(job_id);
-	values[1] = Int32GetDatum(claim_no);
+	values[0] = Int64GetDatum(job->id);
+	values[1] = Int32GetDatum(job->claim_no);
 	values[2] = TimestampTzGetDatum(line->logged_at);
 	values[3] = CStringGetTextDatum(line->level);
 	values[4] = CStringGetTextDatum(line->message);
@@ -83,5 +83,7 @@ insert(JqStatement *statement, int64 job_id, int32 claim_no,
 	else
 		values[5] = DirectFunctionCall1(jsonb_in, CStringGetDatum(line->data));
 	values[6] = Int64GetDatum(jq_config_max_log_lines);
-	(void) jq_statement_execute(statement, values, nulls, 0);
+	if (jq_statement_execute(statement, values, nulls, 0) > 0 &&
+		jq_event_log_has_all())
+		jq_event_log_message(job, line->level, line->message);
 }

@@ -64,7 +64,7 @@ static JqStatement select_job_type = {
 	" max_concurrency, rate_max, rate_window, rate_burst,"
 	" throttled_until, group_concurrency, group_rate_max, group_rate_window,"
 	" group_strict, fair_groups, breaker_threshold, breaker_cooldown,"
-	" breaker_distinct_jobs, error_rules"
+	" breaker_distinct_jobs, error_rules, event_prefix, event_messages"
 	" FROM @.job_types WHERE job_type = $1",
 	.nargs = 1,
 	.argtypes = {TEXTOID}
@@ -88,6 +88,7 @@ static void load_row(CachedJobType *entry);
 static void read_row(CachedJobType *entry);
 static void read_backoff(Jsonb *json, JqJobType *settings);
 static void read_error_rules(Jsonb *json, JqJobType *settings);
+static void read_event_messages(Jsonb *json, JqJobType *settings);
 static void read_limits(CachedJobType *entry);
 static int	read_count(int column);
 static void read_rate(int column, JqRate *rate);
@@ -226,6 +227,11 @@ read_row(CachedJobType *entry)
 	read_limits(entry);
 	if (read_column(29, &value))
 		read_error_rules(DatumGetJsonbP(value), settings);
+	if (read_column(30, &value))
+		settings->event_prefix = MemoryContextStrdup(cache_context,
+													 TextDatumGetCString(value));
+	if (read_column(31, &value))
+		read_event_messages(DatumGetJsonbP(value), settings);
 }
 
 /* What it points to lives as long as the cache. */
@@ -245,6 +251,16 @@ read_error_rules(Jsonb *json, JqJobType *settings)
 	MemoryContext old = MemoryContextSwitchTo(cache_context);
 
 	settings->error_rules = jq_error_rules_parse(json);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+read_event_messages(Jsonb *json, JqJobType *settings)
+{
+	MemoryContext old = MemoryContextSwitchTo(cache_context);
+
+	settings->event_messages = palloc(sizeof(char *) * JQ_EVENT_COUNT);
+	jq_event_messages_parse(json, settings->event_messages);
 	MemoryContextSwitchTo(old);
 }
 

@@ -14,6 +14,7 @@
 #include "datatype/timestamp.h"
 #include "queue/backoff.h"
 #include "queue/error_rules.h"
+#include "queue/event_kinds.h"
 #include "queue/rate.h"
 
 /* The built-in job type whose command is in the payload; see enqueue_sql. */
@@ -64,6 +65,8 @@ typedef struct JqJobType
 	bool		dead_letter;
 	JqLimits	limits;
 	int64		keep_completed_us;	/* -1: for ever */
+	char	   *event_prefix;	/* NULL: jobqueue.event_prefix */
+	char	  **event_messages; /* by JqEventKind, or NULL; NULL: none at all */
 	bool		notify;			/* announce jobs that wait for a worker */
 	JqMode		mode;			/* of the command, at least */
 } JqJobType;

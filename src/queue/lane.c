@@ -116,6 +116,8 @@ jq_lane_take(JqLaneRef ref, const JqLaneWish *wish, JqCandidate *candidates,
 	if (lane == NULL)
 		return JQ_LANE_GONE;
 	lane->last_used_at = wish->now;
+	if (wish->is_claim)
+		lane->last_claim_at = wish->now;
 	if (lane->count > 0)
 		lane->last_needed_at = wish->now;
 	if (lane->is_being_read)

@@ -55,7 +55,8 @@ typedef struct JqLane
 	ConditionVariable read;		/* signalled when it is not read any more */
 	bool		is_announced;
 	TimestampTz last_used_at;	/* by a claim, or by who looks for one */
-	TimestampTz last_needed_at; /* the same, with jobs in it */
+	TimestampTz last_claim_at;	/* the same, by a claim; 0: none yet */
+	TimestampTz last_needed_at; /* as last_used_at, with jobs in it */
 	TimestampTz swept_at;
 	TimestampTz sweep_at;
 	int			first;

@@ -15,7 +15,6 @@
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
@@ -24,6 +23,7 @@
 
 #include "base/compat.h"
 #include "base/config.h"
+#include "base/shared_memory.h"
 #include "queue/lane_memory.h"
 
 #define LOCK_TRANCHE "jobqueue_lanes"
@@ -45,8 +45,6 @@ JqLaneDirectory *jq_lane_directory = NULL;
 JqLane	   *jq_lane_array = NULL;
 LWLockPadded *jq_lane_locks = NULL;
 
-static shmem_request_hook_type next_request_hook = NULL;
-static shmem_startup_hook_type next_startup_hook = NULL;
 static HTAB *lane_table = NULL;
 static uint32 *lane_types = NULL;	/* hash of each lane's job type; 0: free */
 static JqLaneDatabase *mine = NULL; /* this backend's database, once joined */
@@ -71,10 +69,7 @@ jq_lanes_init(void)
 {
 	if (jq_config_max_lanes == 0)
 		return;
-	next_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-	next_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = create_memory;
+	jq_shared_memory_add(request_memory, create_memory);
 }
 
 static Size
@@ -99,8 +94,6 @@ lanes_size(void)
 static void
 request_memory(void)
 {
-	if (next_request_hook)
-		next_request_hook();
 	RequestAddinShmemSpace(directory_size());
 	RequestAddinShmemSpace(types_size());
 	RequestAddinShmemSpace(lanes_size());
@@ -119,10 +112,6 @@ create_memory(void)
 	};
 	bool		found;
 
-	if (next_startup_hook)
-		next_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	jq_lane_locks = GetNamedLWLockTranche(LOCK_TRANCHE);
 	jq_lane_array = ShmemInitStruct("jobqueue lanes", lanes_size(), &found);
 	lane_table = ShmemInitHash("jobqueue lane names", jq_config_max_lanes,
@@ -148,7 +137,6 @@ create_memory(void)
 		for (int i = 0; i < jq_lane_directory->nlanes; i++)
 			ConditionVariableInit(&jq_lane_array[i].read);
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 bool
@@ -391,6 +379,7 @@ create_lane(const JqLaneId *id)
 	lane->is_being_read = false;
 	lane->is_announced = false;
 	lane->last_used_at = now;
+	lane->last_claim_at = 0;
 	lane->last_needed_at = now;
 	lane->swept_at = now;
 	lane->sweep_at = now + JQ_LANE_SWEEP_US;
@@ -529,6 +518,7 @@ jq_lanes_info(JqLaneInfo **infos)
 		info->candidates = jq_lane_array[i].count;
 		info->position_at = jq_lane_array[i].position.scheduled_at;
 		info->last_used_at = jq_lane_array[i].last_used_at;
+		info->last_claim_at = jq_lane_array[i].last_claim_at;
 		LWLockRelease(&jq_lane_locks[i + 1].lock);
 		count++;
 	}

@@ -126,7 +126,8 @@ typedef struct JqLaneInfo
 	JqLaneName	name;
 	int			candidates;
 	TimestampTz position_at;	/* scheduled_at of the position */
-	TimestampTz last_used_at;
+	TimestampTz last_used_at;	/* by a claim, or by who looks for one */
+	TimestampTz last_claim_at;	/* 0: none yet */
 } JqLaneInfo;
 
 #define JQ_LANE_KEY_FIRST ((JqLaneKey) {DT_NOBEGIN, PG_INT64_MIN})

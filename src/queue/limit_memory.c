@@ -9,13 +9,13 @@
 
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/config.h"
+#include "base/shared_memory.h"
 #include "queue/limit_memory.h"
 #include "queue/waiters.h"
 
@@ -35,8 +35,6 @@ typedef struct GroupEntry
 
 JqLimitMemory *jq_limit_memory = NULL;
 
-static shmem_request_hook_type next_request_hook = NULL;
-static shmem_startup_hook_type next_startup_hook = NULL;
 static HTAB *places = NULL;
 static HTAB *group_table = NULL;
 
@@ -60,10 +58,7 @@ static void set_timed(int place, int group);
 void
 jq_limit_memory_init(void)
 {
-	next_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-	next_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = create_memory;
+	jq_shared_memory_add(request_memory, create_memory);
 }
 
 static Size
@@ -93,8 +88,6 @@ groups_size(void)
 static void
 request_memory(void)
 {
-	if (next_request_hook)
-		next_request_hook();
 	RequestAddinShmemSpace(header_size());
 	RequestAddinShmemSpace(PG_CACHE_LINE_SIZE);
 	RequestAddinShmemSpace(flags_size());
@@ -121,9 +114,6 @@ create_memory(void)
 	};
 	bool		found;
 
-	if (next_startup_hook)
-		next_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	places = ShmemInitHash("jobqueue places", jq_config_max_limited_jobs,
 						   jq_config_max_limited_jobs, &place_info,
 						   HASH_ELEM | HASH_BLOBS);
@@ -136,7 +126,6 @@ create_memory(void)
 									  groups_size(), &found);
 	if (!found)
 		init_memory();
-	LWLockRelease(AddinShmemInitLock);
 }
 
 static void

@@ -36,6 +36,7 @@
 #include "queue/dependencies.h"
 #include "queue/dependents.h"
 #include "queue/error_rules.h"
+#include "queue/event_log.h"
 #include "queue/job.h"
 #include "queue/job_log.h"
 #include "queue/job_types.h"
@@ -68,6 +69,7 @@ static bool begin_held_change(JqChange *change, const JqHeld *held);
 static ClaimEnd finish_claim(JqChange *change, const JqOutcome *outcome);
 static void complete(JqChange *change, const JqRun *run);
 static ClaimEnd fail(JqChange *change, const JqOutcome *outcome, JqRun *run);
+static void fail_for_good(JqChange *change, JqRun *run);
 static JqErrorVerdict judge(const JqChange *change, const JqOutcome *outcome,
 							const JqRun *run);
 static void give_attempt_back(JqChange *change);
@@ -202,6 +204,7 @@ finish_claim(JqChange *change, const JqOutcome *outcome)
 	run.finished_at = change->now;
 	run.charged = true;
 	run.error = outcome->error ? jq_job_clip_error(outcome->error) : NULL;
+	run.reason_length = outcome->reason_length;
 	run.has_result = outcome->has_result;
 	run.result = outcome->result;
 	run.command_tag = outcome->command_tag;
@@ -251,15 +254,13 @@ finish_claim(JqChange *change, const JqOutcome *outcome)
 			jq_job_set(change->next, JQ_JOB_LAST_ERROR,
 					   CStringGetTextDatum(run.error));
 			if (change->job.crashes + 1 >= jq_config_crash_limit)
-				end_without_success(change,
-									jq_job_type(change->job.job_type)->dead_letter ?
-									JQ_STATUS_ERROR : JQ_STATUS_FAILED);
+				fail_for_good(change, &run);
 			else
 				requeue_later(change, change->job.scheduled_at);
 			break;
 	}
+	jq_job_log_write(&change->job, outcome->journal);
 	jq_job_record_run(&change->job, &run);
-	jq_job_log_write(change->job.id, change->job.claim_no, outcome->journal);
 	return end;
 }
 
@@ -315,14 +316,22 @@ fail(JqChange *change, const JqOutcome *outcome, JqRun *run)
 	else if (verdict.action == JQ_ERROR_FAIL ||
 			 (outcome->is_permanent && verdict.action != JQ_ERROR_RETRY) ||
 			 job->attempts >= job->max_attempts)
-		end_without_success(change, jq_job_type(job->job_type)->dead_letter ?
-							JQ_STATUS_ERROR : JQ_STATUS_FAILED);
+		fail_for_good(change, run);
 	else
 	{
 		run->will_retry = true;
 		requeue_later(change, retry_instant(change, outcome, &verdict, run));
 	}
 	return CLAIM_ENDED;
+}
+
+/* A dead letter, where the job type has them. */
+static void
+fail_for_good(JqChange *change, JqRun *run)
+{
+	run->is_dead_letter = jq_job_type(change->job.job_type)->dead_letter;
+	end_without_success(change, run->is_dead_letter ?
+						JQ_STATUS_ERROR : JQ_STATUS_FAILED);
 }
 
 /* What somebody called permanent is so; of an HTTP status it is a default. */
@@ -490,6 +499,8 @@ jq_resolve_complete_unheld(int64 job_id, bool has_result, Datum result)
 				jq_change_move(&change, catalog->jobs_queue_done);
 			else
 				jq_change_write(&change);
+			if (jq_event_log_is_on())
+				jq_event_log_end(&change.job, JQ_STATUS_COMPLETED, NULL);
 		}
 		jq_change_end(&change);
 	}
@@ -609,6 +620,8 @@ begin_fresh_start(JqChange *change)
 	jq_job_set_null(change->next, JQ_JOB_RESULT);
 	jq_job_set_null(change->next, JQ_JOB_FINISHED_AT);
 	jq_job_set_null(change->next, JQ_JOB_CANCEL_REQUESTED_AT);
+	if (jq_event_log_has_all())
+		jq_event_log_requeued(&change->job);
 }
 
 static void
@@ -644,7 +657,11 @@ jq_resolve_cancel(int64 job_id, const char *reason)
 									 change.job.claim_no);
 		}
 		else
+		{
 			end_without_success(&change, JQ_STATUS_CANCELLED);
+			if (jq_event_log_is_on())
+				jq_event_log_end(&change.job, JQ_STATUS_CANCELLED, reason);
+		}
 	}
 	jq_change_end(&change);
 	if (change.has_failed)
@@ -664,8 +681,7 @@ jq_resolve_log(const JqHeld *held, const char *level, const char *message,
 	is_held = begin_held_change(&change, held);
 	if (is_held)
 	{
-		jq_job_log_add(change.job.id, change.job.claim_no, level, message,
-					   data);
+		jq_job_log_add(&change.job, level, message, data);
 		jq_change_end(&change);
 	}
 	jq_scope_leave();
@@ -684,15 +700,18 @@ jq_resolve_reject(int64 job_id, const char *error)
 		is_waiting = change.job.status != JQ_STATUS_RUNNING;
 		if (is_waiting)
 		{
+			JqStatus	status = jq_job_type(change.job.job_type)->dead_letter ?
+			JQ_STATUS_ERROR : JQ_STATUS_FAILED;
+
 			jq_change_next(&change);
 			jq_job_set(change.next, JQ_JOB_LAST_ERROR,
 					   CStringGetTextDatum(jq_job_clip_error(error)));
 			if (!SearchSysCacheExists1(AUTHOID,
 									   ObjectIdGetDatum(change.job.owner)))
 				jq_job_set_null(change.next, JQ_JOB_OWNER);
-			end_without_success(&change,
-								jq_job_type(change.job.job_type)->dead_letter ?
-								JQ_STATUS_ERROR : JQ_STATUS_FAILED);
+			end_without_success(&change, status);
+			if (jq_event_log_is_on())
+				jq_event_log_end(&change.job, status, error);
 		}
 		jq_change_end(&change);
 		if (is_waiting)

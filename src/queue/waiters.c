@@ -21,6 +21,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "base/shared_memory.h"
 #include "queue/waiters.h"
 
 /* Who waits for more types than this is woken for all. */
@@ -46,8 +47,6 @@ typedef struct Waiters
 	Waiter		slots[FLEXIBLE_ARRAY_MEMBER];
 } Waiters;
 
-static shmem_request_hook_type next_request_hook = NULL;
-static shmem_startup_hook_type next_startup_hook = NULL;
 static Waiters *waiters = NULL;
 static Waiter *mine = NULL;
 
@@ -62,10 +61,7 @@ static bool is_meant(const Waiter *waiter, uint32 type);
 void
 jq_waiters_init(void)
 {
-	next_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-	next_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = create_memory;
+	jq_shared_memory_add(request_memory, create_memory);
 }
 
 static Size
@@ -78,8 +74,6 @@ waiters_size(void)
 static void
 request_memory(void)
 {
-	if (next_request_hook)
-		next_request_hook();
 	RequestAddinShmemSpace(waiters_size());
 	RequestNamedLWLockTranche(LOCK_TRANCHE, 1);
 }
@@ -89,10 +83,6 @@ create_memory(void)
 {
 	bool		found;
 
-	if (next_startup_hook)
-		next_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	waiters = ShmemInitStruct("jobqueue waiters", waiters_size(), &found);
 	if (!found)
 	{
@@ -101,7 +91,6 @@ create_memory(void)
 		waiters->nslots = MaxBackends;
 		pg_atomic_init_u32(&waiters->count, 0);
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 uint32

@@ -12,6 +12,7 @@
 #include "base/config.h"
 #include "base/scope.h"
 #include "executor/tuptable.h"
+#include "queue/event_log.h"
 #include "queue/job_body.h"
 #include "queue/job_types.h"
 #include "storage/proc.h"
@@ -84,7 +85,7 @@ jq_claimed_outcome(const JqClaimedJob *job, JqOutcome *outcome)
 void
 jq_claimed_log_failure(const JqClaimedJob *job)
 {
-	if (!jq_config_logs(LOG))
+	if (jq_event_log_is_on() || !jq_config_logs(LOG))
 		return;
 	ereport(LOG,
 			(errmsg("job %lld (%s) failed on attempt %d of %d: %s (%s)",

@@ -159,6 +159,7 @@ prepare(void)
 	worker_id.data[6] = (worker_id.data[6] & 0x0f) | 0x40;	/* version 4 */
 	worker_id.data[8] = (worker_id.data[8] & 0x3f) | 0x80;
 	jq_shared_report_worker_id(&worker_id);
+	jq_worker_report_start(&worker_id);
 	idle_since = jq_clock_ms();
 }
 

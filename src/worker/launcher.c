@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/db.h"
+#include "base/worker_troubles.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
@@ -40,6 +41,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "worker/monitors.h"
 
 #define CYCLE_MS 1000
 #define PROBE_AGAIN_MS 60000
@@ -170,11 +172,13 @@ jq_launcher_main(Datum arg)
 	jq_shared_report_state(JQ_STATE_RUNNING);
 	if (jq_config_logs(LOG))
 		ereport(LOG, (errmsg("jobqueue launcher started")));
+	jq_worker_report_start(NULL);
 
 	while (!ShutdownRequestPending)
 	{
 		jq_worker_begin_cycle();
 		(void) jq_worker_protect(run_cycle, NULL);
+		(void) jq_worker_protect(jq_monitors_tend, NULL);
 		jq_shared_report_cycle();
 		jq_worker_wait(CYCLE_MS, "JobqueueLauncherMain");
 	}
@@ -392,6 +396,7 @@ scheduler_ended(Database *database, const JqWorkerInfo *info, int64 now)
 		database->start_at = now;
 		return;
 	}
+	jq_troubles_note(JQ_WORKER_SCHEDULER, database->oid, JQ_TROUBLE_ENDED, 0);
 	database->backoff_ms = database->backoff_ms == 0 ? FIRST_BACKOFF_MS :
 		Min(database->backoff_ms * 2, MAX_BACKOFF_MS);
 	database->start_at = now + database->backoff_ms;

@@ -57,12 +57,15 @@ static JqStatement disowned_definitions_statement = {
 	"EXISTS (SELECT " OF_NOBODY("cron_tasks") "), "
 	"EXISTS (SELECT " OF_NOBODY("http_endpoints") "), "
 	"EXISTS (SELECT " OF_NOBODY("event_subscriptions") "), "
-	"EXISTS (SELECT " OF_NOBODY("http_secrets") ")"
+	"EXISTS (SELECT " OF_NOBODY("http_secrets") "), "
+	"EXISTS (SELECT " OF_NOBODY("alert_sinks") "), "
+	"EXISTS (SELECT " OF_NOBODY("alert_rules") ")"
 };
 
 static JqStatement disown_definitions_statements[] = {
 	DISOWN("job_types"), DISOWN("cron_tasks"), DISOWN("http_endpoints"),
-	DISOWN("event_subscriptions"), DISOWN("http_secrets")
+	DISOWN("event_subscriptions"), DISOWN("http_secrets"),
+	DISOWN("alert_sinks"), DISOWN("alert_rules")
 };
 
 typedef struct Disowned

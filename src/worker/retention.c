@@ -132,6 +132,22 @@ static AgedTable aged_tables[] = {
 		},
 		.keep_minutes = &jq_config_keep_queue_events
 	},
+	{
+		.has_old = {
+			.text = "SELECT EXISTS (SELECT FROM @.monitor_actions "
+			"WHERE happened_at < $1)",
+			.nargs = 1,
+			.argtypes = {TIMESTAMPTZOID}
+		},
+		.prune = {
+			.text = "DELETE FROM @.monitor_actions WHERE id IN "
+			"(SELECT a.id FROM @.monitor_actions a WHERE a.happened_at < $1 "
+			"ORDER BY a.happened_at LIMIT $2)",
+			.nargs = 2,
+			.argtypes = {TIMESTAMPTZOID, INT8OID}
+		},
+		.keep_minutes = &jq_config_keep_monitor_actions
+	},
 	/* A replay has those locked that it brings. */
 	{
 		.has_old = {
@@ -148,6 +164,22 @@ static AgedTable aged_tables[] = {
 			.argtypes = {TIMESTAMPTZOID, INT8OID}
 		},
 		.keep_minutes = &jq_config_keep_events
+	},
+	{
+		.has_old = {
+			.text = "SELECT EXISTS (SELECT FROM @.alerts "
+			"WHERE resolved_at < $1)",
+			.nargs = 1,
+			.argtypes = {TIMESTAMPTZOID}
+		},
+		.prune = {
+			.text = "DELETE FROM @.alerts WHERE id IN "
+			"(SELECT a.id FROM @.alerts a WHERE a.resolved_at < $1 "
+			"ORDER BY a.resolved_at LIMIT $2)",
+			.nargs = 2,
+			.argtypes = {TIMESTAMPTZOID, INT8OID}
+		},
+		.keep_minutes = &jq_config_keep_queue_events
 	}
 };
 

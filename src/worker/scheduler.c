@@ -33,8 +33,11 @@
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "queue/activity.h"
+#include "queue/alerts.h"
 #include "queue/circuits.h"
 #include "queue/claim.h"
+#include "queue/failure_counts.h"
+#include "queue/job_counts.h"
 #include "queue/job_types.h"
 #include "storage/ipc.h"
 #include "utils/builtins.h"
@@ -42,8 +45,10 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "worker/demand.h"
+#include "worker/history.h"
 #include "worker/maintenance.h"
 #include "worker/retention.h"
+#include "worker/statistics.h"
 
 #define WAIT_EVENT "JobqueueSchedulerMain"
 #define CHANNEL "jobqueue"
@@ -58,6 +63,8 @@
 #define MAX_WATCH_REST_MS 5000	/* of the frequent looks: one may have waited */
 #define ZONES_REST_MS 5000		/* after an error; doubled after the next */
 #define MAX_ZONES_REST_MS 300000
+#define ALERTS_REST_MS 1000		/* however often something fails */
+#define ALERTS_REST 50			/* times the evaluation took */
 
 static bool is_started = false; /* there was something to do once */
 static bool is_draining = false;	/* there is nothing to do any more */
@@ -67,6 +74,7 @@ static int64 watch_at = 0;
 static int64 thorough_at = 0;
 static int64 prune_at = 0;
 static int64 zones_at = 0;		/* PG_INT64_MAX: when asked to */
+static int64 alerts_at = 0;
 
 /*
  * Where the scheduler stands in the index of next_run_at: every task that is
@@ -105,6 +113,9 @@ static void announce_jobs(void *arg);
 static void tend_lanes(void *arg);
 static void tend_circuits(void *arg);
 static void watch_running(void);
+static void watch_alerts(void);
+static void evaluate_alerts(void *arg);
+static void report_failed_alerts(void *arg);
 
 void
 jq_scheduler_main(Datum arg)
@@ -170,6 +181,7 @@ run_cycle(void)
 		(void) jq_worker_protect(jq_maintenance_release_waiting, NULL);
 		return sleep_ms;
 	}
+	jq_statistics_tend();
 	if (!jq_config_enabled || ShutdownRequestPending)
 		return sleep_ms;
 
@@ -188,6 +200,7 @@ run_cycle(void)
 	(void) jq_worker_protect(tend_lanes, NULL);
 	watch_running();
 	(void) jq_worker_protect(jq_maintenance_release_waiting, NULL);
+	watch_alerts();
 	if (jq_clock_ms() >= prune_at)
 	{
 		prune_at = jq_clock_ms() + PRUNE_INTERVAL_MS;
@@ -204,7 +217,10 @@ run_cycle(void)
 		}
 	}
 	sleep_ms = Min(sleep_ms, jq_retention_tend(was_reloaded));
+	sleep_ms = Min(sleep_ms, jq_history_tend());
 
+	if (jq_config_alerts_enabled)
+		sleep_ms = Min(sleep_ms, Max(alerts_at - jq_clock_ms(), 0));
 	now = GetCurrentTimestamp();
 	if (next_announcement_at <= now)
 		return 0;
@@ -230,6 +246,7 @@ look_at_database(void *arg)
 	{
 		jq_activity_adopt();
 		*quiet = jq_activity_quiet();
+		jq_job_counts_heed_extension();
 		if (jq_tasks_have_changed())
 			next_cron_at = DT_NOBEGIN;
 	}
@@ -250,6 +267,8 @@ report_start(void)
 		ereport(LOG,
 				(errmsg("jobqueue scheduler started in database \"%s\"",
 						get_database_name(MyDatabaseId))));
+	if (!is_started)
+		jq_worker_report_start(NULL);
 	is_started = true;
 }
 
@@ -511,4 +530,49 @@ watch_running(void)
 		thorough_at = Max(now + THOROUGH_INTERVAL_MS, rested_at);
 	else
 		watch_at = Max(watch_at, Min(rested_at, now + MAX_WATCH_REST_MS));
+}
+
+/*
+ * Every jobqueue.alert_interval, and soon after something has failed: how soon
+ * is up to the poll interval.  However many jobs there are to look at, it is
+ * not what the scheduler does most of the time.
+ */
+static void
+watch_alerts(void)
+{
+	static uint64 failures_seen = 0;
+	static int64 rested_at = 0;
+	uint64		failures = jq_failure_counts_generation();
+	int64		now = jq_clock_ms();
+
+	if (!jq_config_alerts_enabled || now < rested_at ||
+		(now < alerts_at && failures == failures_seen))
+		return;
+	failures_seen = failures;
+	(void) jq_worker_protect(evaluate_alerts, NULL);
+	(void) jq_worker_protect(report_failed_alerts, NULL);
+	rested_at = jq_clock_ms();
+	rested_at += Max((rested_at - now) * ALERTS_REST,
+					 Min(ALERTS_REST_MS, jq_config_alert_interval));
+	alerts_at = Max(now + jq_config_alert_interval, rested_at);
+}
+
+static void
+evaluate_alerts(void *arg)
+{
+	jq_db_begin("evaluating alert rules");
+	(void) jq_alerts_evaluate(GetCurrentTimestamp());
+	jq_db_commit();
+}
+
+static void
+report_failed_alerts(void *arg)
+{
+	static TimestampTz reported = DT_NOBEGIN;
+
+	if (reported == DT_NOBEGIN || reported > GetCurrentTimestamp())
+		reported = GetCurrentTimestamp();
+	jq_db_begin("looking for alerts that were not delivered");
+	reported = jq_alerts_report_failed(reported);
+	jq_db_commit();
 }

@@ -11,8 +11,11 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/config.h"
 #include "base/db.h"
+#include "base/event_line.h"
 #include "base/fault.h"
+#include "base/worker_troubles.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -30,33 +33,60 @@ typedef struct StartParameters
 	JqWorkerRef ref;
 	Oid			database;
 	Oid			role;
+	uint32		monitor;		/* the key of its entry */
 } StartParameters;
 
 StaticAssertDecl(sizeof(StartParameters) <= BGW_EXTRALEN,
 				 "start parameters must fit into bgw_extra");
 
 static StartParameters parameters;
+static JqWorkerKind my_kind;
 static MemoryContext cycle_context = NULL;
 static bool settings_are_pinned = false;
 static bool was_reloaded = false;
+static const char *kind_name = NULL;
+static const pg_uuid_t *own_id = NULL;	/* NULL: it runs no jobs */
 static WaitEventSet *wait_set = NULL;	/* NULL: the latch is all */
 
-static void register_failed(const JqWorkerRef *ref);
+static JqStartResult start(JqWorkerKind kind, StartParameters *child,
+						   int max_workers);
+static void register_failed(const JqWorkerRef *ref, JqWorkerKind kind,
+							Oid database);
 static void reserve_own_slot(void);
 static bool wait_with_descriptor(long timeout_ms, uint32 event);
-static void log_error(void);
+static bool is_to_be_logged(const ErrorData *error);
+static void log_error(const ErrorData *error);
+static void report_stop(int code, Datum arg);
+static void log_own_event(const char *name, int level, const ErrorData *error);
 
 JqStartResult
 jq_worker_start(JqWorkerKind kind, Oid database, Oid role, int max_workers)
 {
-	const char *kind_name = jq_shared_kind_name(kind);
-	BackgroundWorker worker = {0};
-	StartParameters child = {0};
+	StartParameters child = {.database = database,.role = role};
 
-	if (!jq_shared_reserve(kind, database, role, max_workers, &child.ref))
+	return start(kind, &child, max_workers);
+}
+
+JqStartResult
+jq_worker_start_monitor(Oid database, Oid role, uint32 entry)
+{
+	StartParameters child = {
+		.database = database,.role = role,.monitor = entry
+	};
+
+	return start(JQ_WORKER_MONITOR, &child, 0);
+}
+
+/* Adds the reference to what the child is told. */
+static JqStartResult
+start(JqWorkerKind kind, StartParameters *child, int max_workers)
+{
+	const char *child_kind = jq_shared_kind_name(kind);
+	BackgroundWorker worker = {0};
+
+	if (!jq_shared_reserve(kind, child->database, child->role, child->monitor,
+						   max_workers, &child->ref))
 		return JQ_START_NO_ROOM;
-	child.database = database;
-	child.role = role;
 
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
 		BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -64,25 +94,26 @@ jq_worker_start(JqWorkerKind kind, Oid database, Oid role, int max_workers)
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
 	snprintf(worker.bgw_name, BGW_MAXLEN, "jobqueue %s for database %u",
-			 kind_name, database);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "jobqueue %s", kind_name);
+			 child_kind, child->database);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "jobqueue %s", child_kind);
 	snprintf(worker.bgw_library_name, BGW_MAXLEN, "jobqueue");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "jq_%s_main", kind_name);
-	memcpy(worker.bgw_extra, &child, sizeof(child));
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "jq_%s_main", child_kind);
+	memcpy(worker.bgw_extra, child, sizeof(*child));
 
 	if (RegisterDynamicBackgroundWorker(&worker, NULL))
 		return JQ_START_REGISTERED;
-	register_failed(&child.ref);
+	register_failed(&child->ref, kind, child->database);
 	return JQ_START_NO_PROCESS;
 }
 
 /* Gives the slot back; the caller tries again later. */
 static void
-register_failed(const JqWorkerRef *ref)
+register_failed(const JqWorkerRef *ref, JqWorkerKind kind, Oid database)
 {
 	static int64 silent_until = 0;
 
 	jq_shared_unreserve(ref);
+	jq_troubles_note(kind, database, JQ_TROUBLE_NO_PROCESS, 0);
 	if (jq_clock_ms() < silent_until)
 		return;
 	silent_until = jq_clock_ms() + REPEAT_MS;
@@ -101,10 +132,12 @@ jq_worker_begin(JqWorkerKind kind, pqsigfunc on_sigterm)
 {
 	MemoryContext worker_context;
 
+	kind_name = jq_shared_kind_name(kind);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, on_sigterm);
 	BackgroundWorkerUnblockSignals();
 
+	my_kind = kind;
 	if (kind == JQ_WORKER_LAUNCHER)
 		reserve_own_slot();
 	else
@@ -126,7 +159,7 @@ static void
 reserve_own_slot(void)
 {
 	if (jq_shared_is_attached() &&
-		jq_shared_reserve(JQ_WORKER_LAUNCHER, InvalidOid, InvalidOid, 0,
+		jq_shared_reserve(JQ_WORKER_LAUNCHER, InvalidOid, InvalidOid, 0, 0,
 						  &parameters.ref))
 		return;
 	proc_exit(1);				/* to be started again */
@@ -147,6 +180,44 @@ jq_worker_connect(Oid role, uint32 flags)
 }
 
 void
+jq_worker_report_start(const pg_uuid_t *worker_id)
+{
+	own_id = worker_id;
+	before_shmem_exit(report_stop, (Datum) 0);
+	log_own_event("worker.started", LOG, NULL);
+}
+
+static void
+report_stop(int code, Datum arg)
+{
+	log_own_event("worker.stopped", LOG, NULL);
+}
+
+/* What this process does by itself; an error is one of it, not of a job. */
+static void
+log_own_event(const char *name, int level, const ErrorData *error)
+{
+	JqEventSubject subject = {.worker_id = own_id};
+	JqEventLine line;
+
+	if (!jq_config_logs(level) || jq_config_log_events == JQ_LOG_EVENTS_OFF ||
+		(error == NULL && jq_config_log_events != JQ_LOG_EVENTS_ALL))
+		return;
+	jq_event_line_begin(&line, NULL, name, level, &subject);
+	jq_event_line_put_text(&line, "worker", kind_name, NAMEDATALEN);
+	jq_event_line_put_integer(&line, "pid", MyProcPid);
+	if (OidIsValid(MyDatabaseId))
+		jq_event_line_put_integer(&line, "database", MyDatabaseId);
+	if (error != NULL)
+	{
+		jq_event_line_put_text(&line, "sqlstate",
+							   unpack_sql_state(error->sqlerrcode), 5);
+		jq_event_line_put_error(&line, error->message, 0);
+	}
+	jq_event_line_emit(jq_event_line_end(&line));
+}
+
+void
 jq_worker_begin_cycle(void)
 {
 	MemoryContextSwitchTo(cycle_context);
@@ -157,6 +228,12 @@ Oid
 jq_worker_role(void)
 {
 	return parameters.role;
+}
+
+uint32
+jq_worker_monitor(void)
+{
+	return parameters.monitor;
 }
 
 bool
@@ -251,8 +328,27 @@ jq_worker_pin_settings(void)
 bool
 jq_worker_protect(void (*unit) (void *arg), void *arg)
 {
+	ErrorData  *error = jq_worker_try(unit, arg, is_to_be_logged);
+
+	if (error == NULL)
+		return true;
+	FreeErrorData(error);
+	return false;
+}
+
+static bool
+is_to_be_logged(const ErrorData *error)
+{
+	return true;
+}
+
+ErrorData *
+jq_worker_try(void (*unit) (void *arg), void *arg,
+			  bool (*must_log) (const ErrorData *error))
+{
 	MemoryContext context = CurrentMemoryContext;
-	volatile bool succeeded = true;
+	ErrorData  *volatile error = NULL;
+	volatile int sqlstate = 0;
 
 	PG_TRY();
 	{
@@ -260,15 +356,22 @@ jq_worker_protect(void (*unit) (void *arg), void *arg)
 	}
 	PG_CATCH();
 	{
-		succeeded = false;
 		MemoryContextSwitchTo(context);
-		log_error();
+		error = CopyErrorData();
+		if (must_log(error))
+		{
+			sqlstate = error->sqlerrcode;
+			log_error(error);
+		}
 		FlushErrorState();
 		jq_db_abort();
 		MemoryContextSwitchTo(context);
+		if (sqlstate != 0)
+			jq_troubles_note(my_kind, parameters.database, JQ_TROUBLE_ERROR,
+							 sqlstate);
 	}
 	PG_END_TRY();
-	return succeeded;
+	return error;
 }
 
 /*
@@ -276,18 +379,17 @@ jq_worker_protect(void (*unit) (void *arg), void *arg)
  * than a minute ago.
  */
 static void
-log_error(void)
+log_error(const ErrorData *error)
 {
 	static char last_message[256] = "";
 	static int64 silent_until = 0;
-	ErrorData  *error = CopyErrorData();
 
 	if (strncmp(last_message, error->message, sizeof(last_message) - 1) != 0 ||
 		jq_clock_ms() >= silent_until)
 	{
 		EmitErrorReport();
+		log_own_event("worker.loop_error", ERROR, error);
 		strlcpy(last_message, error->message, sizeof(last_message));
 		silent_until = jq_clock_ms() + REPEAT_MS;
 	}
-	FreeErrorData(error);
 }

@@ -28,6 +28,10 @@ typedef enum JqStartResult
 extern JqStartResult jq_worker_start(JqWorkerKind kind, Oid database,
 									 Oid role, int max_workers);
 
+/* The same for an entry of jobqueue.monitor, unless it has its monitor. */
+extern JqStartResult jq_worker_start_monitor(Oid database, Oid role,
+											 uint32 entry);
+
 /*
  * First in a main function: installs the signal handlers, takes the slot that
  * the parent reserved and makes the cycle context current.  Exits quietly
@@ -41,8 +45,17 @@ extern void jq_worker_begin(JqWorkerKind kind, pqsigfunc on_sigterm);
  */
 extern void jq_worker_connect(Oid role, uint32 flags);
 
+/*
+ * Logs that this worker has started, and later that it has stopped, if these
+ * events are logged.  worker_id, of one that runs jobs, must stay.
+ */
+extern void jq_worker_report_start(const pg_uuid_t *worker_id);
+
 /* The role that the parent chose. */
 extern Oid	jq_worker_role(void);
+
+/* The key of the entry of jobqueue.monitor that this worker is for. */
+extern uint32 jq_worker_monitor(void);
 
 /* transaction_timeout of an executor's role, in ms; 0: none. */
 extern int	jq_executor_session_timeout_ms(void);
@@ -78,6 +91,13 @@ extern void jq_worker_pin_settings(void);
  */
 extern bool jq_worker_protect(void (*unit) (void *arg), void *arg);
 
+/*
+ * As above, for work whose errors are somebody's to know: returns the error, in
+ * the current context, or NULL; it is logged only if must_log() says so.
+ */
+extern ErrorData *jq_worker_try(void (*unit) (void *arg), void *arg,
+								bool (*must_log) (const ErrorData *error));
+
 /* Registers the launcher and its hook; once, while preloading. */
 extern void jq_launcher_init(void);
 
@@ -86,5 +106,6 @@ extern PGDLLEXPORT void jq_launcher_main(Datum arg);
 extern PGDLLEXPORT void jq_scheduler_main(Datum arg);
 extern PGDLLEXPORT void jq_executor_main(Datum arg);
 extern PGDLLEXPORT void jq_dispatcher_main(Datum arg);
+extern PGDLLEXPORT void jq_monitor_main(Datum arg);
 
 #endif							/* JQ_WORKER_H */

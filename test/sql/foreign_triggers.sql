@@ -15,7 +15,7 @@ GRANT USAGE ON SCHEMA regress_app TO PUBLIC;
 SELECT grant_job_role('regress_app', 'producer'), grant_job_role('regress_app', 'worker');
 -- what "GRANT ALL ON ALL TABLES IN SCHEMA" does to us
 GRANT ALL ON jobs_queue, jobs_queue_live, jobs_queue_done, job_runs, job_logs, job_types, cron_tasks, cron_runs, job_dependencies,
-	http_endpoints, http_secrets, http_secret_values, event_subscriptions, job_keys, published_events, registered_workers, worker_stops, database_identity, job_circuits, queue_events, rate_log TO regress_app;
+	http_endpoints, http_secrets, http_secret_values, event_subscriptions, job_keys, published_events, registered_workers, worker_stops, database_identity, job_circuits, queue_events, rate_log, job_history, alert_sinks, alert_rules, alerts, monitor_actions TO regress_app;
 GRANT EXECUTE ON FUNCTION run_cron_task, enqueue_cron_tasks, stop_worker, pause_workers TO regress_app;
 SELECT schedule_cron_task('task', '0 0 1 1 *', 'mail') > 0 AS ok;
 CREATE FUNCTION regress_try(statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -75,7 +75,7 @@ $$;
 -- P0666 would be their code. What needs no statement of ours may go on, and how
 -- a claim finds its jobs is chance: refused or not, it is safe.
 SELECT t AS on_table, regress_attack(format('CREATE TRIGGER a BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION regress_app.catch()', t), format('DROP TRIGGER a ON %s', t))
-FROM unnest('{jobs_queue_live,jobs_queue_done,job_runs,job_logs,job_types,cron_tasks,cron_runs,job_dependencies,http_endpoints,http_secrets,http_secret_values,event_subscriptions,job_keys,published_events,registered_workers,worker_stops,database_identity,job_circuits,queue_events,rate_log}'::text[]) t;
+FROM unnest('{jobs_queue_live,jobs_queue_done,job_runs,job_logs,job_types,cron_tasks,cron_runs,job_dependencies,http_endpoints,http_secrets,http_secret_values,event_subscriptions,job_keys,published_events,registered_workers,worker_stops,database_identity,job_circuits,queue_events,rate_log,job_history,alert_sinks,alert_rules,alerts,monitor_actions}'::text[]) t;
 SELECT regress_attack('CREATE CONSTRAINT TRIGGER a AFTER INSERT OR UPDATE OR DELETE ON jobs_queue_live DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION regress_app.catch()', 'DROP TRIGGER a ON jobs_queue_live') AS deferred;
 SELECT regress_attack('CREATE TRIGGER a AFTER INSERT OR UPDATE OR DELETE ON jobs_queue FOR EACH STATEMENT EXECUTE FUNCTION regress_app.catch()', 'DROP TRIGGER a ON jobs_queue') AS statement;
 -- a function of the server's, under a condition of theirs
@@ -115,4 +115,4 @@ DROP ROLE regress_app;
 -- All tables of the extension were looked at above: a new one has to be added
 -- there, and to what catalog.c lists.
 SELECT c.relname FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
-WHERE c.relkind IN ('r', 'p') AND c.relname <> ALL ('{jobs_queue}'::text[] || '{jobs_queue_live,jobs_queue_done,job_runs,job_logs,job_types,cron_tasks,cron_runs,job_dependencies,http_endpoints,http_secrets,http_secret_values,event_subscriptions,job_keys,published_events,registered_workers,worker_stops,database_identity,job_circuits,queue_events,rate_log}'::text[]) ORDER BY 1;
+WHERE c.relkind IN ('r', 'p') AND c.relname <> ALL ('{jobs_queue}'::text[] || '{jobs_queue_live,jobs_queue_done,job_runs,job_logs,job_types,cron_tasks,cron_runs,job_dependencies,http_endpoints,http_secrets,http_secret_values,event_subscriptions,job_keys,published_events,registered_workers,worker_stops,database_identity,job_circuits,queue_events,rate_log,job_history,alert_sinks,alert_rules,alerts,monitor_actions}'::text[]) ORDER BY 1;

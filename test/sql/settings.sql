@@ -41,6 +41,21 @@ ALTER SYSTEM SET jobqueue.databases = 'one two';
 ALTER SYSTEM SET jobqueue.run_job_types = 'a,,b';
 ALTER SYSTEM SET jobqueue.run_job_types = '"a';
 
+-- What is logged. A level may be called as others call it.
+ALTER SYSTEM SET jobqueue.log_level = 'warn';
+ALTER SYSTEM RESET jobqueue.log_level;
+ALTER SYSTEM SET jobqueue.log_events = 'some';
+ALTER SYSTEM SET jobqueue.log_format = 'xml';
+\set VERBOSITY sqlstate
+ALTER SYSTEM SET jobqueue.statistics_interval = '2d';
+\set VERBOSITY default
+SELECT format('ALTER SYSTEM SET jobqueue.%s = %L', name, value)
+FROM (VALUES
+	('event_prefix', ''), ('event_prefix', 'a b'), ('event_prefix', 'a.'), ('event_prefix', '.a'), ('event_prefix', 'a..b'), ('event_prefix', 'ä'),
+	('event_prefix', '"a"'), ('event_prefix', repeat('a', 64)),
+	('service_name', ''), ('service_name', E'a\nb'), ('service_name', 'ä'), ('service_name', repeat('a', 256))) AS bad(name, value)
+\gexec
+
 -- Where requests may go.
 SELECT format('ALTER SYSTEM SET jobqueue.http_%s = %L', CASE WHEN name IN ('proxy', 'ca_file') THEN name ELSE 'allow_' || name END, value)
 FROM (VALUES
@@ -55,6 +70,20 @@ FROM (VALUES
 	('proxy', 'http://a:b'), ('proxy', 'http://[::1'), ('proxy', 'http://[a]'), ('proxy', 'http://a b'), ('proxy', 'http://1.2.3'), ('proxy', 'http://[::1]x'),
 	('ca_file', 'ca.pem'), ('ca_file', E'/a\nb')) AS bad(name, value)
 \gexec
+
+-- Where monitors listen.
+SELECT format('ALTER SYSTEM SET jobqueue.monitor = %L', value)
+FROM (VALUES
+	('9187'), ('database'), ('port = 9187'), ('Port=9187'), ('database=a role=b'), ('database=a port=1'), ('role=b port=1'), ('database=a role=b port=1,'),
+	(', database=a role=b port=1'), ('database=a role=b port=1,,database=a role=b port=2'), ('database=a role=b port=0'), ('database=a role=b port=65536'), ('database=a role=b port=-1'),
+	('database=a role=b port=1x'), ('database=a role=b port='), ('database=a role=b port=1 port=2'), ('database=a database=c role=b port=1'), ('database= role=b port=1'),
+	('database=' || repeat('a', 64) || ' role=b port=1'), ('database="a role=b port=1'), ('database="a"b role=b port=1'), ('database=a"b role=b port=1'),
+	('database=a role=b port=1 address=localhost'), ('database=a role=b port=1 address=127.1'), ('database=a role=b port=1 address=[::1]'), ('database=a role=b port=1 address=::1 address=::1'),
+	('database=a role=b port=1 host=a:1'), ('database=a role=b port=1 host='), ('database=a role=b port=1 host=münchen'), ('database=a role=b port=1 tls=on'),
+	('database=a role=b port=1, database=c role=d port=1'), ((SELECT string_agg('database=a role=b port=' || n, ', ') FROM generate_series(1, 17) n))) AS bad(value)
+\gexec
+ALTER SYSTEM SET jobqueue.monitor = 'database="my ""app"", 1" role=obs port=9187 host=db.example.org host=db, database=b role=b port=9187 address=::1';
+ALTER SYSTEM SET jobqueue.monitor_token_file = 'token';
 \set VERBOSITY sqlstate
 ALTER SYSTEM SET jobqueue.lease = '2d';
 ALTER SYSTEM SET jobqueue.poll_interval = '0.01s';

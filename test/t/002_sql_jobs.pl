@@ -63,7 +63,7 @@ is(ended($id, 'status, attempts, last_error'), 'failed|3|division by zero (22012
 is($node->safe_psql('postgres', "SELECT count(*) FROM effects WHERE job_id = $id"), '0', 'nothing of it is left');
 is($node->safe_psql('postgres', "SELECT claim_no, attempt, status, charged, error FROM job_runs WHERE job_id = $id ORDER BY 1"),
 	join("\n", map { "$_|$_|failed|t|division by zero (22012)" } 1 .. 3), 'each attempt is recorded');
-like(slurp_file($node->logfile), qr/LOG:  job $id \(sql\) failed on attempt 3 of 3: division by zero \(22012\)/, 'and logged');
+like(slurp_file($node->logfile), qr/LOG:  event=jobqueue\.worker\.job\.failed level=error .* jobId=$id jobType=sql .* attempt=3 maxAttempts=3 .* error="division by zero \(22012\)"/, 'and logged');
 is(scalar(grep { /never/ && !/LOG:  statement:/ } split /\n/, slurp_file($node->logfile)), 0, 'the log does not show the command');
 
 my @refused = (

@@ -42,6 +42,7 @@ foreach my $call ('pause_workers()', 'activate_jobs()', q{stop_worker(gen_random
 	like($stderr, qr/cannot work on jobs during recovery/, "nor is there $call");
 }
 is($standby->safe_psql('postgres', 'SELECT is_active, reason, has_scheduler FROM queue_status'), 'f|standby|f', 'the reason is seen');
+is($standby->safe_psql('postgres', q{SELECT string_agg("check", ' ' ORDER BY 1) FILTER (WHERE status <> 'ok'), job_health_json()->>'status' FROM job_health()}), '|ok', 'and it is in good health');
 
 # Failover
 $primary->stop('immediate');

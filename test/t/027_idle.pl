@@ -13,6 +13,8 @@ my $node = JobQueue::Cluster->new('main', conf => <<~'CONF');
 	autovacuum = off
 	checkpoint_timeout = 1h
 	jobqueue.executor_idle_timeout = 10min
+	# What happened is written down at the end of a minute, and of an hour.
+	jobqueue.keep_history = 0
 	jobqueue.max_executors = 1
 	CONF
 $node->safe_psql('postgres', q{

@@ -165,9 +165,10 @@ query('CHECKPOINT');
 
 sub position { return query('SELECT pg_current_wal_insert_lsn(), pg_snapshot_xmax(pg_current_snapshot())') }
 
+# What has happened is written down every 10 s.
 my $before = position();
 my $still = 0;
-for (my $tries = 0; $still < 50 && $tries < 600; $tries++)
+for (my $tries = 0; $still < 110 && $tries < 900; $tries++)
 {
 	my $now = position();
 	$still = $now eq $before ? $still + 1 : 0;
@@ -175,7 +176,7 @@ for (my $tries = 0; $still < 50 && $tries < 600; $tries++)
 	sleep 0.1;    # why: to see whether it stands still
 }
 my ($lsn_before, $xid_before) = split /\|/, $before;
-sleep 0.1 for 1 .. 30;    # why: as many polls
+sleep 0.1 for 1 .. 30;    # why: time for as many polls
 my ($lsn, $xid) = split /\|/, position();
 is($xid, $xid_before, 'a thousand tasks that are not due use no transaction id');
 # A running-xacts record of the server itself is all that may come.

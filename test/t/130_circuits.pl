@@ -32,7 +32,7 @@ sub trips_logged
 {
 	my ($type, $stage) = @_;
 
-	return scalar(grep { /LOG:  circuit of job type "$type", stage "$stage" opened after \d+ failures in a row, for 3600000 ms/ } split /\n/, slurp_file($node->logfile));
+	return scalar(grep { /LOG:  event=jobqueue\.worker\.circuit_open .* jobType=$type stage=$stage .*cause=failures failures=\d+ cooldownMs=3600000/ } split /\n/, slurp_file($node->logfile));
 }
 
 sub end_cooldown
@@ -252,7 +252,7 @@ is($one->query($state), 'open|3', 'the third one opens the circuit');
 is(scalar(claim($two, 5)), 0, 'nothing is claimed');
 is($two->query(q{SELECT event, data FROM queue_events}), 'circuit_open|{"failures": 3, "cooldown_ms": 3600000}', 'that is an event');
 is($two->query(q{SELECT last_error, cardinality(failed_jobs) FROM job_circuits}), 'down|3', 'with its error and jobs');
-is(scalar(() = slurp_file($plain->logfile) =~ /LOG:  circuit of job type "out", stage "a" opened after 3 failures in a row, for 3600000 ms/g), 1, 'and a line in the log');
+is(scalar(() = slurp_file($plain->logfile) =~ /LOG:  event=jobqueue\.worker\.circuit_open .* jobType=out stage=a .*cause=failures failures=3 cooldownMs=3600000/g), 1, 'and a line in the log');
 resolve($one, $jobs[6], 'true');
 is($one->query($state), 'open|3', 'a job that was running does not close it');
 $one->query('UPDATE job_circuits SET retry_at = now()');

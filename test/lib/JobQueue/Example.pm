@@ -3,7 +3,9 @@
 # ledger of requirements. A JobQueue::HttpJobs with a little more.
 #
 #   my $example = JobQueue::Example->new('outbox', ids => [ map { "O$_" } 1 .. 19 ],
-#       variables => { alerts_url => '/ok/alerts' });    # psql variables; paths become URLs of the HTTP server
+#       variables => { alerts_url => '/ok/alerts' },     # psql variables; paths become URLs of the HTTP server
+#       conf => 'jobqueue.lease = 1s',                   # lines that win over those of its postgresql.conf
+#       init => { allows_streaming => 1 });              # as of JobQueue::Cluster
 #   my $shop = $example->session('shop');                # a JobQueue::Session of that role
 #   is($shop->query('...'), '...', 'O1: what is met');   # the ids that an assertion is about come first
 #   ok($example->sql('...') eq 't', 'O5, O6: ...');      # as superuser
@@ -42,7 +44,7 @@ sub new
 	my ($class, $name, %param) = @_;
 
 	my $conf = PostgreSQL::Test::Utils::slurp_file("$directory/$name/postgresql.conf");
-	my $self = $class->SUPER::new($name, conf => "$conf\n$conf_of_test", extension => 0);
+	my $self = $class->SUPER::new($name, conf => join("\n", $conf, $conf_of_test, $param{conf} // ''), init => $param{init} // {}, extension => 0);
 	@{$self}{qw(name ids)} = ($name, $param{ids});
 	my %variable = %{ $param{variables} // {} };
 	$_ = m{\A/} ? $self->{server}->url($_) : $_ for values %variable;

@@ -1,5 +1,6 @@
-# Programs of others that HTTP jobs talk to. test/peers/get gets them;
-# JOBQUEUE_TEST_PEERS is the directory where it has put what is not installed.
+# Programs of others that the tests talk to. test/peers/get gets them, and for the
+# example guide-validator its own script get; JOBQUEUE_TEST_PEERS is the directory
+# where these have put what is not installed.
 #
 #   need_peers('nginx', 'webhooks');                   # or skip the script
 #   my $tls = certificate();                           # paths and texts, see there
@@ -29,6 +30,9 @@ my %needs = (
 	nginx => sub { peer_program('nginx') && peer_program('openssl') },
 	nghttpd => sub { peer_program('nghttpd') && peer_program('openssl') },
 	webhooks => sub { peer_program('node') && -d peers_directory() . '/node_modules/standardwebhooks' },
+	pgbouncer => sub { peer_program('pgbouncer') },
+	'node-postgres' => sub { peer_program('node') && -d peers_directory() . '/guide-validator/node_modules/pg' },
+	psycopg2 => sub { system(q{/usr/bin/python3 -c 'import psycopg2' 2>/dev/null}) == 0 },
 );
 
 sub peers_directory
@@ -41,7 +45,7 @@ sub peer_program
 {
 	my ($name) = @_;
 
-	my @directories = (split(/:/, $ENV{PATH}), '/usr/sbin', peers_directory() . '/usr/sbin');
+	my @directories = (split(/:/, $ENV{PATH}), '/usr/sbin', map { peers_directory() . "$_/usr/sbin" } '', '/guide-validator');
 	my ($path) = grep { -x $_ } map { "$_/$name" } @directories;
 	return $path;
 }
@@ -61,7 +65,7 @@ sub need_peers
 	my @missing = grep { !$needs{$_}->() } @_;
 
 	return unless @missing;
-	my $reason = "not installed (test/peers/get does it): @missing";
+	my $reason = "not installed (test/run setup does it): @missing";
 	croak($reason) if $ENV{JOBQUEUE_TEST_ALL};
 	Test::More::plan(skip_all => $reason);
 	return;
