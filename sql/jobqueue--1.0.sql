@@ -975,7 +975,7 @@ COMMENT ON FUNCTION _server_workers() IS 'The workers of this server, in every d
 CREATE FUNCTION _worker_troubles() RETURNS TABLE (
 		kind text, database oid, trouble text, first_at timestamptz, last_at timestamptz, count integer, sqlstate text)
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_worker_troubles';
-COMMENT ON FUNCTION _worker_troubles() IS 'What went wrong with the workers of this server: error, ended, no process';
+COMMENT ON FUNCTION _worker_troubles() IS 'What went wrong with the workers of this server: error, ended, no process, not serving';
 CREATE FUNCTION _session_snapshots() RETURNS TABLE (
 		pid integer, role oid, application_name text, state text, since timestamptz, xmin xid)
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'jobqueue_session_snapshots';
@@ -2383,7 +2383,7 @@ BEGIN
 	EXCEPTION WHEN OTHERS THEN
 		NULL; -- the checks will say it
 	END;
-	FOREACH "check" IN ARRAY '{library,queue,launcher,scheduler,workers,worker_slots,worker_errors,job_types,circuits,consumers,
+	FOREACH "check" IN ARRAY '{library,queue,launcher,scheduler,workers,worker_slots,worker_errors,monitors,job_types,circuits,consumers,
 		oldest_due_job,dead_letters,failed_jobs,cron_late,cron_disabled,endpoints,alert_sinks,snapshots,dead_rows,indexes,shared_memory,
 		sequences,transaction_ids}'::text[]
 	LOOP
@@ -2895,8 +2895,19 @@ CREATE VIEW _health_worker_errors AS
 		coalesce(jsonb_agg(jsonb_build_object('kind', t.kind, 'trouble', t.trouble, 'count', t.count, 'first_at', t.first_at,
 			'last_at', t.last_at, 'sqlstate', t.sqlstate) ORDER BY t.kind, t.trouble), '[]') AS data
 	FROM _worker_troubles() t
-	WHERE t.trouble <> 'no process' AND t.count >= 3 AND t.last_at > clock_timestamp() - interval '5 minutes'
+	WHERE t.trouble IN ('error', 'ended') AND t.count >= 3 AND t.last_at > clock_timestamp() - interval '5 minutes'
 		AND coalesce(t.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), true);
+
+CREATE VIEW _health_monitors AS
+	SELECT CASE WHEN count(*) = 0 THEN 'ok' ELSE 'warn' END AS status,
+		CASE WHEN count(*) = 0 THEN 'no monitor is kept from its work'
+			ELSE format('a monitor cannot start, or cannot listen, for %s', _in_words(clock_timestamp() - min(t.first_at))) END AS detail,
+		'The server log says which entry of jobqueue.monitor it is, and why: its database, its role, or its port.' AS hint,
+		count(*)::numeric AS value,
+		coalesce(jsonb_agg(jsonb_build_object('database', d.datname, 'since', t.first_at) ORDER BY d.datname), '[]') AS data
+	FROM _worker_troubles() t LEFT JOIN pg_database d ON d.oid = t.database
+	WHERE t.trouble = 'not serving' AND t.last_at > clock_timestamp() - interval '10 seconds'
+		AND coalesce(d.datname = current_database(), true);
 
 CREATE VIEW _health_job_types AS
 	SELECT CASE WHEN count(*) = 0 THEN 'ok' ELSE 'warn' END AS status,

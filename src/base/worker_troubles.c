@@ -123,6 +123,8 @@ jq_troubles_name(JqTrouble trouble)
 			return "ended";
 		case JQ_TROUBLE_NO_PROCESS:
 			return "no process";
+		case JQ_TROUBLE_NOT_SERVING:
+			return "not serving";
 	}
 	return NULL;				/* keep compilers quiet */
 }

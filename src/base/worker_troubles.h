@@ -20,7 +20,8 @@ typedef enum JqTrouble
 {
 	JQ_TROUBLE_ERROR,			/* a unit of its work failed */
 	JQ_TROUBLE_ENDED,			/* it ended, and nobody had asked it to */
-	JQ_TROUBLE_NO_PROCESS		/* there was no process to start it in */
+	JQ_TROUBLE_NO_PROCESS,		/* there was no process to start it in */
+	JQ_TROUBLE_NOT_SERVING		/* a monitor: it cannot start, or listen */
 } JqTrouble;
 
 #define JQ_MAX_TROUBLES 64		/* kinds, databases and troubles */
@@ -29,7 +30,7 @@ typedef struct JqTroubleInfo
 {
 	JqWorkerKind kind;
 	JqTrouble	trouble;
-	Oid			database;		/* InvalidOid: the launcher's */
+	Oid			database;		/* InvalidOid: the launcher's, or unknown */
 	TimestampTz first_at;
 	TimestampTz last_at;
 	int			count;			/* since first_at, never long apart */

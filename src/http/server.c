@@ -81,6 +81,13 @@ typedef struct Connection
 	JqHttpCall	call;
 } Connection;
 
+/* How many headers say where a request ends. */
+typedef struct Framing
+{
+	int			lengths;
+	int			encodings;
+} Framing;
+
 static struct MHD_Daemon *server = NULL;
 static int	listen_fd = -1;
 static int	epoll_fd = -1;
@@ -119,6 +126,9 @@ static enum MHD_Result begin_reading(Connection *connection,
 static enum MHD_Result note_header(void *arg, enum MHD_ValueKind kind,
 								   const char *name, size_t name_size,
 								   const char *value, size_t value_size);
+static enum MHD_Result note_framing(void *arg, enum MHD_ValueKind kind,
+									const char *name, size_t name_size,
+									const char *value, size_t value_size);
 static bool is_large(const char *length);
 static enum MHD_Result refuse(Connection *connection, int status);
 static enum MHD_Result take_body(Connection *connection, const char *data,
@@ -589,12 +599,17 @@ handle(void *cls, struct MHD_Connection *mhd, const char *url,
 static enum MHD_Result
 begin_reading(Connection *connection, const char *method)
 {
+	Framing		framing = {0};
 	const char *length;
 
 	if (connection->is_long)
 		return refuse(connection, MHD_HTTP_URI_TOO_LONG);
 	if (connection->target == NULL)
 		return MHD_NO;
+	(void) MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND,
+									   note_framing, &framing);
+	if (framing.lengths + framing.encodings > 1)
+		return refuse(connection, MHD_HTTP_BAD_REQUEST);
 	length = MHD_lookup_connection_value(connection->mhd, MHD_HEADER_KIND,
 										 "Content-Length");
 	if (length != NULL && is_large(length))
@@ -603,6 +618,21 @@ begin_reading(Connection *connection, const char *method)
 	(void) MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND,
 									   note_header, connection);
 	connection->state = CALL_READING;
+	return MHD_YES;
+}
+
+/*
+ * Two headers may say different things of where the body ends, and a proxy may
+ * believe the one that the library does not: so at most one is taken.
+ */
+static enum MHD_Result
+note_framing(void *arg, enum MHD_ValueKind kind, const char *name,
+			 size_t name_size, const char *value, size_t value_size)
+{
+	Framing    *framing = (Framing *) arg;
+
+	framing->lengths += pg_strcasecmp(name, "Content-Length") == 0;
+	framing->encodings += pg_strcasecmp(name, "Transfer-Encoding") == 0;
 	return MHD_YES;
 }
 

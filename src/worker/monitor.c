@@ -22,6 +22,7 @@
 #include "base/db.h"
 #include "base/json.h"
 #include "base/monitor_list.h"
+#include "base/worker_troubles.h"
 #include "body/session.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
@@ -195,22 +196,25 @@ listen_if_possible(void)
 	if (entry == NULL)
 		return;
 	problem = jq_http_server_start(entry->address, entry->port);
-	if (problem == NULL)
+	if (problem != NULL)
 	{
-		is_listening = true;
-		jq_worker_watch(jq_http_server_fd());
-		jq_shared_report_state(JQ_STATE_IDLE);
-		if (jq_config_logs(LOG))
-			ereport(LOG,
-					(errmsg("jobqueue monitor for database \"%s\" listens on address \"%s\", port %d",
-							entry->database, entry->address, entry->port)));
+		jq_troubles_note(JQ_WORKER_MONITOR, MyDatabaseId,
+						 JQ_TROUBLE_NOT_SERVING, 0);
+		if (!was_said && jq_config_logs(WARNING))
+			ereport(WARNING,
+					(errmsg("jobqueue monitor for database \"%s\" cannot listen on address \"%s\", port %d yet: %s",
+							entry->database, entry->address, entry->port,
+							problem)));
+		was_said = true;
+		return;
 	}
-	else if (!was_said && jq_config_logs(WARNING))
-		ereport(WARNING,
-				(errmsg("jobqueue monitor for database \"%s\" cannot listen on address \"%s\", port %d yet: %s",
-						entry->database, entry->address, entry->port,
-						problem)));
-	was_said = true;
+	is_listening = true;
+	jq_worker_watch(jq_http_server_fd());
+	jq_shared_report_state(JQ_STATE_IDLE);
+	if (jq_config_logs(LOG))
+		ereport(LOG,
+				(errmsg("jobqueue monitor for database \"%s\" listens on address \"%s\", port %d",
+						entry->database, entry->address, entry->port)));
 }
 
 /* One request at a time; in between others are read, and answers sent. */
@@ -447,7 +451,8 @@ take_text(int column, MemoryContext context)
 
 /*
  * What clients cause by what they ask for would fill the log, and alert people
- * of a worker that fails.
+ * of a worker that fails.  So would a table that somebody has locked: whoever
+ * asks is told.
  */
 static bool
 is_unexpected(const ErrorData *error)
@@ -458,8 +463,8 @@ is_unexpected(const ErrorData *error)
 		category != ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
 		error->sqlerrcode != ERRCODE_RAISE_EXCEPTION &&
 		error->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE &&
-		!(error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
-		  ShutdownRequestPending);
+		error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+		error->sqlerrcode != ERRCODE_QUERY_CANCELED;
 }
 
 /*

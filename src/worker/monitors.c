@@ -21,6 +21,7 @@
 #include "base/config.h"
 #include "base/db.h"
 #include "base/monitor_list.h"
+#include "base/worker_troubles.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "utils/acl.h"
@@ -129,7 +130,7 @@ tend(Monitor *monitor, const JqMonitorEntry *entry, bool is_running)
 	int64		now = jq_clock_ms();
 	bool		has_ended = monitor->is_running && !is_running;
 	const char *problem;
-	Oid			database;
+	Oid			database = InvalidOid;
 	Oid			role;
 
 	monitor->is_running = is_running;
@@ -150,16 +151,21 @@ tend(Monitor *monitor, const JqMonitorEntry *entry, bool is_running)
 	say(monitor, entry, problem);
 	jq_catalog_commit();
 	monitor->start_at = now + CHECK_MS;
-	if (problem == NULL &&
-		jq_worker_start_monitor(database, role,
-								entry->key) == JQ_START_REGISTERED)
+	if (problem != NULL)
+		jq_troubles_note(JQ_WORKER_MONITOR, database, JQ_TROUBLE_NOT_SERVING,
+						 0);
+	else if (jq_worker_start_monitor(database, role,
+									 entry->key) == JQ_START_REGISTERED)
 	{
 		monitor->is_running = true;
 		monitor->started_at = now;
 	}
 }
 
-/* Why the entry cannot be served, a sentence; NULL: it can. */
+/*
+ * Why the entry cannot be served, a sentence; NULL: it can.  "database" stays
+ * what it was where it is not known.
+ */
 static const char *
 entry_problem(const JqMonitorEntry *entry, Oid *database, Oid *role)
 {

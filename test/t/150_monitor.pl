@@ -205,6 +205,9 @@ unlike(slurp_file($log), qr/ERROR:  the secret of table q/, 'and not logged');
 is(status(get('/api/fault?code=42501&x=r')), 403, 'what the role may not');
 unlike(slurp_file($log), qr/ERROR:  the secret of table r/, 'is not logged either');
 unlike(sql('SELECT data FROM _health_worker_errors'), qr/42501/, 'nor taken for a fault of the monitor');
+is(status(get('/api/fault?code=55P03&x=s')), 503, 'a lock that somebody holds');
+unlike(slurp_file($log), qr/ERROR:  the secret of table s/, 'is not logged');
+unlike(sql('SELECT * FROM _worker_troubles()'), qr/55P03/, 'nor a fault of the monitor');
 is(status(get('/api/write')), 500, 'nothing can be written');
 is(status(get('/api/none')), 500, 'a function without an answer');
 is(sql(q{SELECT count(*) FROM pg_class WHERE relname = 'written'}), '0', 'nothing was');
@@ -235,6 +238,14 @@ is($answer->{header}{'access-control-allow-origin'}, undef, 'no other site may r
 $socket = knock($port);
 print $socket "GET /api/x HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n";
 is(status(hear($socket)), 400, 'two hosts');
+# What a proxy and the monitor would read differently: of the rest of the connection nothing is believed.
+for my $framing ("Content-Length: 0\r\nContent-Length: 41", "Content-Length: 41\r\ncontent-length: 0", "Content-Length: 0\r\nContent-Length: 0",
+	"Transfer-Encoding: chunked\r\nContent-Length: 41")
+{
+	$socket = knock($port);
+	print $socket "POST /api/actions/x HTTP/1.1\r\nHost: localhost\r\n$framing\r\n\r\nGET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n";
+	like(hear_all($socket, 20), qr{\AHTTP/1\.1 400 (?:(?!HTTP/1).)*\z}s, 'one answer to ' . $framing =~ s/\r\n/, /r);
+}
 
 # ---- actions ----
 
