@@ -40,8 +40,9 @@
 
 #define MAX_CONNECTIONS 64
 #define BACKLOG 128
-#define MAX_HEADERS (16 * 1024) /* the memory that one connection may use */
+#define MAX_HEADERS (32 * 1024) /* the memory that one connection may use */
 #define MAX_TARGET 4096
+#define MAX_PARAMETERS 256		/* for each the library takes some of it */
 #define MAX_BODY (256 * 1024)
 #define FIRST_BODY_ROOM 4096
 #define READ_MS 5000			/* for a request, and between two of them */
@@ -116,6 +117,7 @@ static void notify_completed(void *cls, struct MHD_Connection *mhd,
 							 enum MHD_RequestTerminationCode code);
 static void *note_target(void *cls, const char *target,
 						 struct MHD_Connection *mhd);
+static int	count_parameters(const char *target);
 static size_t keep_escaped(void *cls, struct MHD_Connection *mhd, char *string);
 static enum MHD_Result handle(void *cls, struct MHD_Connection *mhd,
 							  const char *url, const char *method,
@@ -541,11 +543,22 @@ note_target(void *cls, const char *target, struct MHD_Connection *mhd)
 	if (connection == NULL || connection->state == CALL_WAITING)
 		return NULL;
 	forget_call(connection);
-	connection->is_long = strlen(target) > MAX_TARGET;
+	connection->is_long = strlen(target) > MAX_TARGET ||
+		count_parameters(target) > MAX_PARAMETERS;
 	if (!connection->is_long)
 		connection->target = strdup(target);
 	connection->state = CALL_STARTED;
 	return connection;
+}
+
+static int
+count_parameters(const char *target)
+{
+	int			count = 1;
+
+	for (; *target != '\0'; target++)
+		count += *target == '&';
+	return count;
 }
 
 /* Targets are decoded by us, once it is known which they are. */

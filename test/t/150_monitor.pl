@@ -179,6 +179,8 @@ is(status($answer) . ' ' . ($answer->{header}{allow} // ''), '405 POST', 'an act
 
 is(status(get('/' . 'a' x 4096)), 414, 'a long target');
 is(status(get('/' . 'a' x 40000)), 414, 'a longer one');
+is(status(get('/api/x?' . join '&', map { "p$_=1" } 1 .. 300)), 414, 'many parameters');
+is(status(get('/api/x?' . join '&', map { "p$_=1" } 1 .. 200)), 200, 'not quite as many');
 is(status(get('/', headers => { 'X-Long' => 'a' x 40000 })), 431, 'a long header');
 is(status(get('/', headers => { map { ("X-$_" => 'a' x 20) } 1 .. 1000 })), 431, 'many headers');
 my $socket = knock($port);
