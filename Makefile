@@ -48,7 +48,8 @@ OBJS = src/jobqueue.o \
        src/base/scope.o src/base/statement.o src/base/table.o \
        src/base/plain.o src/base/trust.o \
        src/base/rows.o src/base/names.o src/base/ownership.o \
-       src/base/columns.o src/base/interval.o src/base/protect.o src/base/shared_memory.o src/base/shared_state.o src/base/shared_jobs.o src/base/shared_dispatchers.o src/base/wake.o \
+       src/base/columns.o src/base/interval.o src/base/notes.o src/base/protect.o \
+       src/base/shared_memory.o src/base/shared_state.o src/base/shared_jobs.o src/base/shared_dispatchers.o src/base/wake.o \
        src/base/fault.o src/base/allow_list.o src/base/json.o \
        src/base/endpoint_health.o src/base/probe.o src/base/worker_troubles.o src/base/event_line.o
 

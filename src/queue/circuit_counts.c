@@ -8,9 +8,8 @@
  * committed.  Where there is no room, the stage that failed longest ago and
  * has not tripped is forgotten.
  *
- * The notes of a transaction carry the nesting level that made them.  The
- * callback that applies them neither allocates nor fails.  A transaction that
- * is prepared does not count.
+ * The callback that applies the notes of a transaction neither allocates nor
+ * fails.  A transaction that is prepared does not count.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,12 +25,12 @@
 #include "utils/timestamp.h"
 
 #include "base/config.h"
+#include "base/notes.h"
 #include "base/shared_memory.h"
 #include "base/shared_state.h"
 #include "queue/circuit_counts.h"
 
 #define LOCK_TRANCHE "jobqueue_circuits"
-#define USUAL_NOTES 64			/* room kept between transactions */
 
 typedef struct Entry
 {
@@ -60,8 +59,8 @@ typedef enum NoteKind
 
 typedef struct Note
 {
-	NoteKind	kind;
 	int			nest_level;
+	NoteKind	kind;
 	int			subject;		/* in subjects */
 	int64		job_id;
 } Note;
@@ -76,19 +75,16 @@ typedef struct Subject
 
 static CountState *state = NULL;
 
-static Note *notes = NULL;
-static int	nnotes = 0;
-static int	max_notes = 0;
-static Subject *subjects = NULL;
-static int	nsubjects = 0;
-static int	max_subjects = 0;
+static JqNotes notes = {0};		/* of Note */
+static JqNotes subjects = {0};	/* of Subject */
 
 static void request_memory(void);
 static void create_memory(void);
 static Size memory_size(void);
+static Note *note_at(int i);
+static Subject *subject_at(int i);
 static void add_note(NoteKind kind, int subject, int64 job_id);
 static int	find_subject(const char *job_type, const char *stage);
-static void *grow(void *array, int *max, Size size);
 static bool must_apply(void);
 static void apply_notes(void);
 static bool apply(const Note *note, TimestampTz now);
@@ -174,13 +170,13 @@ jq_circuit_counts_note(const char *job_type, const char *stage,
 		strlen(stage) >= JQ_CIRCUIT_NAME_SIZE)
 		return;
 	subject = find_subject(job_type, stage);
-	subjects[subject].breaker = *breaker;
+	subject_at(subject)->breaker = *breaker;
 
 	/* One success after another changes nothing. */
-	if (kind == NOTE_SUCCESS && nnotes > 0 &&
-		notes[nnotes - 1].kind == NOTE_SUCCESS &&
-		notes[nnotes - 1].subject == subject &&
-		notes[nnotes - 1].nest_level == GetCurrentTransactionNestLevel())
+	if (kind == NOTE_SUCCESS && notes.count > 0 &&
+		note_at(notes.count - 1)->kind == NOTE_SUCCESS &&
+		note_at(notes.count - 1)->subject == subject &&
+		note_at(notes.count - 1)->nest_level == GetCurrentTransactionNestLevel())
 		return;
 	add_note(kind, subject, job_id);
 }
@@ -205,13 +201,24 @@ jq_circuit_counts_change(void)
 static void
 add_note(NoteKind kind, int subject, int64 job_id)
 {
-	if (nnotes == max_notes)
-		notes = grow(notes, &max_notes, sizeof(Note));
-	notes[nnotes++] = (Note)
-	{
-		.kind = kind,.subject = subject,.job_id = job_id,
-			.nest_level = GetCurrentTransactionNestLevel()
-	};
+	Note	   *note = (Note *) jq_notes_add(&notes, sizeof(Note));
+
+	note->nest_level = GetCurrentTransactionNestLevel();
+	note->kind = kind;
+	note->subject = subject;
+	note->job_id = job_id;
+}
+
+static Note *
+note_at(int i)
+{
+	return (Note *) notes.items + i;
+}
+
+static Subject *
+subject_at(int i)
+{
+	return (Subject *) subjects.items + i;
 }
 
 /* The last one is the most likely one. */
@@ -221,32 +228,16 @@ find_subject(const char *job_type, const char *stage)
 	uint32		hash = jq_circuit_hash(job_type, stage);
 	Subject    *subject;
 
-	for (int i = nsubjects - 1; i >= 0; i--)
-		if (subjects[i].hash == hash &&
-			strcmp(subjects[i].name.stage, stage) == 0 &&
-			strcmp(subjects[i].name.job_type, job_type) == 0)
+	for (int i = subjects.count - 1; i >= 0; i--)
+		if (subject_at(i)->hash == hash &&
+			strcmp(subject_at(i)->name.stage, stage) == 0 &&
+			strcmp(subject_at(i)->name.job_type, job_type) == 0)
 			return i;
-	if (nsubjects == max_subjects)
-		subjects = grow(subjects, &max_subjects, sizeof(Subject));
-	subject = &subjects[nsubjects];
-	memset(subject, 0, sizeof(*subject));
+	subject = (Subject *) jq_notes_add(&subjects, sizeof(Subject));
 	subject->hash = hash;
 	strlcpy(subject->name.job_type, job_type, JQ_CIRCUIT_NAME_SIZE);
 	strlcpy(subject->name.stage, stage, JQ_CIRCUIT_NAME_SIZE);
-	return nsubjects++;
-}
-
-static void *
-grow(void *array, int *max, Size size)
-{
-	int			wanted = array == NULL ? USUAL_NOTES : *max * 2;
-
-	if (array == NULL)
-		array = MemoryContextAlloc(TopMemoryContext, size * wanted);
-	else
-		array = repalloc_huge(array, size * wanted);
-	*max = wanted;
-	return array;
+	return subjects.count - 1;
 }
 
 /* ---- what counts ---- */
@@ -256,9 +247,9 @@ static bool
 must_apply(void)
 {
 	if (pg_atomic_read_u32(&state->nentries) > 0)
-		return nnotes > 0;
-	for (int i = 0; i < nnotes; i++)
-		if (notes[i].kind == NOTE_FAILURE || notes[i].kind == NOTE_CHANGE)
+		return notes.count > 0;
+	for (int i = 0; i < notes.count; i++)
+		if (note_at(i)->kind == NOTE_FAILURE || note_at(i)->kind == NOTE_CHANGE)
 			return true;
 	return false;
 }
@@ -276,12 +267,12 @@ apply_notes(void)
 	 * jq_circuit_look().
 	 */
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < nnotes; i++)
-		has_changed |= notes[i].kind == NOTE_CHANGE;
+	for (int i = 0; i < notes.count; i++)
+		has_changed |= note_at(i)->kind == NOTE_CHANGE;
 	if (has_changed)
 		pg_atomic_fetch_add_u64(&state->generation, 1);
-	for (int i = 0; i < nnotes; i++)
-		has_tripped |= apply(&notes[i], now);
+	for (int i = 0; i < notes.count; i++)
+		has_tripped |= apply(note_at(i), now);
 	if (has_tripped)
 		pg_atomic_fetch_add_u64(&state->generation, 1);
 	LWLockRelease(state->lock);
@@ -293,7 +284,7 @@ apply_notes(void)
 static bool
 apply(const Note *note, TimestampTz now)
 {
-	const Subject *subject = &subjects[note->subject];
+	const Subject *subject = subject_at(note->subject);
 	Entry	   *entry;
 
 	switch (note->kind)
@@ -519,7 +510,7 @@ end_transaction(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (nnotes > 0 && must_apply())
+			if (notes.count > 0 && must_apply())
 				apply_notes();
 			break;
 		case XACT_EVENT_ABORT:
@@ -528,34 +519,16 @@ end_transaction(XactEvent event, void *arg)
 		default:
 			return;
 	}
-	if (max_notes > USUAL_NOTES)
-	{
-		pfree(notes);
-		notes = NULL;
-		max_notes = 0;
-	}
-	if (max_subjects > USUAL_NOTES)
-	{
-		pfree(subjects);
-		subjects = NULL;
-		max_subjects = 0;
-	}
-	nnotes = 0;
-	nsubjects = 0;
+	jq_notes_clear(&notes);
+	jq_notes_clear(&subjects);
 }
 
 static void
 end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 				   SubTransactionId parentSubid, void *arg)
 {
-	int			level = GetCurrentTransactionNestLevel();
-
-	if (nnotes == 0)
-		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		while (nnotes > 0 && notes[nnotes - 1].nest_level >= level)
-			nnotes--;
-	if (event == SUBXACT_EVENT_COMMIT_SUB)
-		for (int i = 0; i < nnotes; i++)
-			notes[i].nest_level = Min(notes[i].nest_level, level - 1);
+		jq_notes_abort_sub(&notes, sizeof(Note));
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		jq_notes_commit_sub(&notes, sizeof(Note));
 }

@@ -9,9 +9,8 @@
  * a streak: while there is none in the whole server, it costs one comparison
  * at commit.
  *
- * The notes of a transaction carry the nesting level that made them.  The
- * callback that applies them neither allocates nor fails.  A transaction that
- * is prepared does not count.
+ * The callback that applies the notes of a transaction neither allocates nor
+ * fails.  A transaction that is prepared does not count.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,11 +26,11 @@
 #include "utils/timestamp.h"
 
 #include "base/config.h"
+#include "base/notes.h"
 #include "base/shared_memory.h"
 #include "queue/failure_counts.h"
 
 #define LOCK_TRANCHE "jobqueue_failures"
-#define USUAL_NOTES 64			/* room kept between transactions */
 
 typedef struct Entry
 {
@@ -58,8 +57,8 @@ typedef enum NoteKind
 
 typedef struct Note
 {
-	NoteKind	kind;
 	int			nest_level;
+	NoteKind	kind;
 	int			subject;		/* in subjects */
 	int64		job_id;
 	int32		claim_no;
@@ -75,12 +74,8 @@ typedef struct Subject
 static CountState *state = NULL;
 static uint32 *hashes = NULL;	/* in shared memory */
 
-static Note *notes = NULL;
-static int	nnotes = 0;
-static int	max_notes = 0;
-static Subject *subjects = NULL;
-static int	nsubjects = 0;
-static int	max_subjects = 0;
+static JqNotes notes = {0};		/* of Note */
+static JqNotes subjects = {0};	/* of Subject */
 
 static void request_memory(void);
 static void create_memory(void);
@@ -90,6 +85,8 @@ static void note_end(JqFailureSubject kind, const JqJob *job,
 					 const char *stage, bool has_failed);
 static bool repeats_success(JqFailureSubject kind, const char *job_type,
 							const char *stage);
+static Note *note_at(int i);
+static Subject *subject_at(int i);
 static void add_note(NoteKind kind, int subject, int64 job_id,
 					 int32 claim_no);
 static void set_name(JqFailureName *name, JqFailureSubject kind,
@@ -97,7 +94,6 @@ static void set_name(JqFailureName *name, JqFailureSubject kind,
 static int	find_subject(JqFailureSubject kind, const char *job_type,
 						 const char *stage);
 static uint32 hash_name(const JqFailureName *name);
-static void *grow(void *array, int *max, Size size);
 static bool must_apply(void);
 static void apply_notes(void);
 static void apply(const Note *note, TimestampTz now);
@@ -198,16 +194,16 @@ static bool
 repeats_success(JqFailureSubject kind, const char *job_type,
 				const char *stage)
 {
-	for (int i = nnotes - 1; i >= 0 && i >= nnotes - 2; i--)
+	for (int i = notes.count - 1; i >= 0 && i >= notes.count - 2; i--)
 	{
-		const JqFailureName *name = &subjects[notes[i].subject].name;
+		const JqFailureName *name = &subject_at(note_at(i)->subject)->name;
 
-		if (notes[i].kind == NOTE_SUCCESS &&
-			notes[i].nest_level == GetCurrentTransactionNestLevel() &&
+		if (note_at(i)->kind == NOTE_SUCCESS &&
+			note_at(i)->nest_level == GetCurrentTransactionNestLevel() &&
 			name->subject == kind && strcmp(name->job_type, job_type) == 0 &&
 			strcmp(name->stage, stage) == 0)
 			return true;
-		if (notes[i].kind != NOTE_SUCCESS)
+		if (note_at(i)->kind != NOTE_SUCCESS)
 			return false;
 	}
 	return false;
@@ -224,33 +220,39 @@ jq_failure_counts_forget(const char *job_type)
 static void
 add_note(NoteKind kind, int subject, int64 job_id, int32 claim_no)
 {
-	if (nnotes == max_notes)
-		notes = grow(notes, &max_notes, sizeof(Note));
-	notes[nnotes++] = (Note)
-	{
-		.kind = kind,.subject = subject,.job_id = job_id,
-			.claim_no = claim_no,
-			.nest_level = GetCurrentTransactionNestLevel()
-	};
+	Note	   *note = (Note *) jq_notes_add(&notes, sizeof(Note));
+
+	note->nest_level = GetCurrentTransactionNestLevel();
+	note->kind = kind;
+	note->subject = subject;
+	note->job_id = job_id;
+	note->claim_no = claim_no;
+}
+
+static Note *
+note_at(int i)
+{
+	return (Note *) notes.items + i;
+}
+
+static Subject *
+subject_at(int i)
+{
+	return (Subject *) subjects.items + i;
 }
 
 /* The last one is the most likely one. */
 static int
 find_subject(JqFailureSubject kind, const char *job_type, const char *stage)
 {
-	Subject    *subject;
-
-	for (int i = nsubjects - 1; i >= 0; i--)
-		if (subjects[i].name.subject == kind &&
-			strcmp(subjects[i].name.job_type, job_type) == 0 &&
-			strcmp(subjects[i].name.stage, stage) == 0)
+	for (int i = subjects.count - 1; i >= 0; i--)
+		if (subject_at(i)->name.subject == kind &&
+			strcmp(subject_at(i)->name.job_type, job_type) == 0 &&
+			strcmp(subject_at(i)->name.stage, stage) == 0)
 			return i;
-	if (nsubjects == max_subjects)
-		subjects = grow(subjects, &max_subjects, sizeof(Subject));
-	subject = &subjects[nsubjects];
-	subject->hash = 0;
-	set_name(&subject->name, kind, job_type, stage);
-	return nsubjects++;
+	(void) jq_notes_add(&subjects, sizeof(Subject));
+	set_name(&subject_at(subjects.count - 1)->name, kind, job_type, stage);
+	return subjects.count - 1;
 }
 
 static void
@@ -275,28 +277,15 @@ hash_name(const JqFailureName *name)
 	return hash == 0 ? 1 : hash;
 }
 
-static void *
-grow(void *array, int *max, Size size)
-{
-	int			wanted = array == NULL ? USUAL_NOTES : *max * 2;
-
-	if (array == NULL)
-		array = MemoryContextAlloc(TopMemoryContext, size * wanted);
-	else
-		array = repalloc_huge(array, size * wanted);
-	*max = wanted;
-	return array;
-}
-
 /* ---- what counts ---- */
 
 static bool
 must_apply(void)
 {
 	if (pg_atomic_read_u32(&state->nstreaks) > 0)
-		return nnotes > 0;
-	for (int i = 0; i < nnotes; i++)
-		if (notes[i].kind != NOTE_SUCCESS)
+		return notes.count > 0;
+	for (int i = 0; i < notes.count; i++)
+		if (note_at(i)->kind != NOTE_SUCCESS)
 			return true;
 	return false;
 }
@@ -308,8 +297,8 @@ apply_notes(void)
 	TimestampTz now = GetCurrentTimestamp();
 
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < nnotes; i++)
-		apply(&notes[i], now);
+	for (int i = 0; i < notes.count; i++)
+		apply(note_at(i), now);
 	LWLockRelease(state->lock);
 }
 
@@ -317,7 +306,7 @@ apply_notes(void)
 static void
 apply(const Note *note, TimestampTz now)
 {
-	Subject    *subject = &subjects[note->subject];
+	Subject    *subject = subject_at(note->subject);
 	JqFailedRun failure = {now, note->job_id, note->claim_no};
 	Entry	   *entry;
 
@@ -505,7 +494,7 @@ end_transaction(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (nnotes > 0 && must_apply())
+			if (notes.count > 0 && must_apply())
 				apply_notes();
 			break;
 		case XACT_EVENT_ABORT:
@@ -514,34 +503,16 @@ end_transaction(XactEvent event, void *arg)
 		default:
 			return;
 	}
-	if (max_notes > USUAL_NOTES)
-	{
-		pfree(notes);
-		notes = NULL;
-		max_notes = 0;
-	}
-	if (max_subjects > USUAL_NOTES)
-	{
-		pfree(subjects);
-		subjects = NULL;
-		max_subjects = 0;
-	}
-	nnotes = 0;
-	nsubjects = 0;
+	jq_notes_clear(&notes);
+	jq_notes_clear(&subjects);
 }
 
 static void
 end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 				   SubTransactionId parentSubid, void *arg)
 {
-	int			level = GetCurrentTransactionNestLevel();
-
-	if (nnotes == 0)
-		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		while (nnotes > 0 && notes[nnotes - 1].nest_level >= level)
-			nnotes--;
-	if (event == SUBXACT_EVENT_COMMIT_SUB)
-		for (int i = nnotes - 1; i >= 0 && notes[i].nest_level >= level; i--)
-			notes[i].nest_level = level - 1;
+		jq_notes_abort_sub(&notes, sizeof(Note));
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		jq_notes_commit_sub(&notes, sizeof(Note));
 }
