@@ -100,6 +100,7 @@ static void offer(const Note *note, TimestampTz now);
 static void offer_now(const Note *note);
 static void read_again(const Note *note);
 static void wake(const Note *note, TimestampTz now);
+static int	first_of_level(int nest_level);
 static void give_back(int nest_level);
 static void forget_all(void);
 static void end_transaction(XactEvent event, void *arg);
@@ -497,6 +498,21 @@ wake(const Note *note, TimestampTz now)
 }
 
 /*
+ * Where the notes of this level and those within it begin.  Those that say to
+ * read a lane again belong to no level.
+ */
+static int
+first_of_level(int nest_level)
+{
+	int			first = nnotes;
+
+	while (first > 0 && (notes[first - 1].kind == NOTE_REWIND ||
+						 notes[first - 1].nest_level >= nest_level))
+		first--;
+	return first;
+}
+
+/*
  * After the abort of a (sub)transaction at this level: what it took is ready
  * again, what it made ready never was.
  */
@@ -504,17 +520,18 @@ static void
 give_back(int nest_level)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int			kept = 0;
+	int			first = first_of_level(nest_level);
+	int			kept = first;
 
 	jq_lane_give_up();
 	jq_lanes_give_up();
 	if (forget_at_abort)
 		jq_lanes_forget();
-	for (int i = 0; i < nnotes; i++)
+	for (int i = first; i < nnotes; i++)
 	{
 		Note	   *note = &notes[i];
 
-		if (note->nest_level < nest_level || note->kind == NOTE_REWIND)
+		if (note->kind == NOTE_REWIND)
 		{
 			notes[kept++] = *note;
 			continue;
@@ -586,6 +603,6 @@ end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		give_back(level);
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
-		for (int i = 0; i < nnotes; i++)
-			notes[i].nest_level = Min(notes[i].nest_level, level - 1);
+		for (int i = first_of_level(level); i < nnotes; i++)
+			notes[i].nest_level = level - 1;
 }

@@ -26,7 +26,7 @@ SELECT _histogram_sum('{1,2}');
 SELECT _histogram_sum('{{9223372036854775807},{1}}');
 
 -- Nothing has happened yet.
-SELECT regexp_replace(line, '[0-9.]+"|(?<= )[0-9.e+]+$', 'N', 'g') AS line
+SELECT regexp_replace(line, '[0-9.]+"|(?<= )[-0-9.e+]+$', 'N', 'g') AS line
 FROM regexp_split_to_table(job_metrics_prometheus(), '\n') WITH ORDINALITY AS l(line, n)
 WHERE line !~ '^# HELP' AND line !~ 'table_|claim_|check=' ORDER BY n;
 SELECT job_metrics() - 'jobqueue' AS users, job_metrics()->'jobqueue'->'totals' AS totals, job_metrics()->'jobqueue'->'job_types' AS types;
@@ -46,7 +46,7 @@ CREATE VIEW lines AS
 	SELECT n, line FROM regexp_split_to_table(job_metrics_prometheus(), '\n') WITH ORDINALITY AS l(line, n);
 SELECT line FROM lines WHERE line ~ '^jobqueue_(jobs|circuit|concurrency|rate|job_type)' ORDER BY n;
 SELECT line FROM lines WHERE line ~ '_(bucket\{.*\+Inf.*|count\{.*)' ORDER BY n;
-SELECT regexp_replace(line, '[0-9.]+$', 'N') AS line FROM lines
+SELECT regexp_replace(line, '(?<= )[-0-9.e+]+$', 'N') AS line FROM lines
 WHERE line ~ '^jobqueue_(oldest|cron|workers|endpoint_(enabled|conc|results|resp)|job_run_seconds_sum)' ORDER BY n;
 
 -- Each family stands together, with one HELP and one TYPE.
