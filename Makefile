@@ -41,7 +41,7 @@ OBJS = src/jobqueue.o \
        src/cron/tasks.o src/cron/template.o src/cron/zone.o \
        src/body/body.o src/body/command.o src/body/current.o \
        src/body/journal.o src/body/session.o src/body/watch.o \
-       src/http/server.o src/http/target.o src/http/client.o src/http/transfer.o src/http/response.o \
+       src/http/server.o src/http/receive.o src/http/target.o src/http/client.o src/http/transfer.o src/http/response.o \
        src/http/form.o src/http/header.o src/http/retry_after.o \
        src/http/signature.o src/http/template.o src/http/url.o \
        src/base/config.o src/base/monitor_list.o src/base/catalog.o src/base/db.o \

@@ -30,6 +30,7 @@
 #include "http/server.h"
 
 #include "base/clock.h"
+#include "http/receive.h"
 #include "lib/ilist.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
@@ -41,53 +42,11 @@
 #define MAX_CONNECTIONS 64
 #define BACKLOG 128
 #define MAX_HEADERS (32 * 1024) /* the memory that one connection may use */
-#define MAX_TARGET 4096
-#define MAX_PARAMETERS 256		/* for each the library takes some of it */
-#define MAX_BODY (256 * 1024)
-#define FIRST_BODY_ROOM 4096
 #define READ_MS 5000			/* for a request, and between two of them */
 #define WRITE_MS 10000			/* for an answer */
 #define CROWDED_READ_MS 500		/* for a request, while others knock */
 #define CROWDED_WAIT_MS 100		/* between two looks at whether they do */
 #define MAX_PASSES 64			/* of the library, before anything else */
-
-typedef enum CallState
-{
-	CALL_NONE,
-	CALL_STARTED,				/* the target is known */
-	CALL_READING,				/* so are the headers */
-	CALL_OVER,					/* the library has an answer */
-	CALL_WAITING,				/* complete and suspended */
-	CALL_ANSWERED,				/* resumed, with an answer */
-	CALL_LOST					/* resumed, without one: out of memory */
-} CallState;
-
-typedef struct Connection
-{
-	dlist_node	node;			/* in connections */
-	dlist_node	waiting_node;	/* in waiting, while the state is WAITING */
-	struct MHD_Connection *mhd;
-	int			fd;
-	int64		since;			/* by jq_clock_ms(): it reads, or writes */
-	int64		deadline;		/* PG_INT64_MAX: it waits for us */
-	bool		is_writing;
-	CallState	state;
-	bool		is_long;		/* the target is, and was not kept */
-	size_t		body_room;
-	char	   *target;
-	char	   *body;
-	char		client[INET6_ADDRSTRLEN];
-	int			status;			/* of the answer */
-	struct MHD_Response *response;
-	JqHttpCall	call;
-} Connection;
-
-/* How many headers say where a request ends. */
-typedef struct Framing
-{
-	int			lengths;
-	int			encodings;
-} Framing;
 
 static struct MHD_Daemon *server = NULL;
 static int	listen_fd = -1;
@@ -103,7 +62,7 @@ static const char *start_library(void);
 static void close_server(int code, Datum arg);
 static bool has_more(void);
 static void close_overdue(void);
-static void cut_off(Connection *connection);
+static void cut_off(JqHttpConnection *connection);
 static bool somebody_knocks(void);
 static void put_off_deadlines(int64 ms);
 static struct MHD_Response *make_response(const JqHttpAnswer *answer);
@@ -115,31 +74,8 @@ static void notify_connection(void *cls, struct MHD_Connection *mhd,
 static void notify_completed(void *cls, struct MHD_Connection *mhd,
 							 void **context,
 							 enum MHD_RequestTerminationCode code);
-static void *note_target(void *cls, const char *target,
-						 struct MHD_Connection *mhd);
-static int	count_parameters(const char *target);
-static size_t keep_escaped(void *cls, struct MHD_Connection *mhd, char *string);
-static enum MHD_Result handle(void *cls, struct MHD_Connection *mhd,
-							  const char *url, const char *method,
-							  const char *version, const char *data,
-							  size_t *size, void **context);
-static enum MHD_Result begin_reading(Connection *connection,
-									 const char *method);
-static enum MHD_Result note_header(void *arg, enum MHD_ValueKind kind,
-								   const char *name, size_t name_size,
-								   const char *value, size_t value_size);
-static enum MHD_Result note_framing(void *arg, enum MHD_ValueKind kind,
-									const char *name, size_t name_size,
-									const char *value, size_t value_size);
-static bool is_large(const char *length);
-static enum MHD_Result refuse(Connection *connection, int status);
-static enum MHD_Result take_body(Connection *connection, const char *data,
-								 size_t *size);
-static enum MHD_Result send_answer(Connection *connection);
-static Connection *connection_of(struct MHD_Connection *mhd);
-static void note_client(Connection *connection);
-static void set_deadline(Connection *connection, bool is_writing);
-static void forget_call(Connection *connection);
+static void note_client(JqHttpConnection *connection);
+static void set_deadline(JqHttpConnection *connection, bool is_writing);
 
 const char *
 jq_http_server_start(const char *address, int port)
@@ -212,7 +148,7 @@ start_library(void)
 
 	MHD_set_panic_func(panic, NULL);
 	server = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME,
-							  0, NULL, NULL, handle, NULL,
+							  0, NULL, NULL, jq_http_receive, &waiting,
 							  MHD_OPTION_LISTEN_SOCKET, listen_fd,
 							  MHD_OPTION_CONNECTION_LIMIT,
 							  (unsigned int) MAX_CONNECTIONS,
@@ -225,8 +161,10 @@ start_library(void)
 							  notify_connection, NULL,
 							  MHD_OPTION_NOTIFY_COMPLETED,
 							  notify_completed, NULL,
-							  MHD_OPTION_URI_LOG_CALLBACK, note_target, NULL,
-							  MHD_OPTION_UNESCAPE_CALLBACK, keep_escaped, NULL,
+							  MHD_OPTION_URI_LOG_CALLBACK,
+							  jq_http_receive_target, NULL,
+							  MHD_OPTION_UNESCAPE_CALLBACK,
+							  jq_http_receive_escaped, NULL,
 							  MHD_OPTION_END);
 	if (server == NULL)
 		return pstrdup("could not start libmicrohttpd");
@@ -273,7 +211,7 @@ jq_http_server_wait_ms(void)
 		return 0;
 	dlist_foreach(iter, &connections)
 		first = Min(first,
-					dlist_container(Connection, node, iter.cur)->deadline);
+					dlist_container(JqHttpConnection, node, iter.cur)->deadline);
 	if (nconnections >= MAX_CONNECTIONS)
 		first = Min(first, now + CROWDED_WAIT_MS);
 	return first == PG_INT64_MAX ? -1 : (long) Max(first - now, 0);
@@ -317,7 +255,7 @@ close_overdue(void)
 
 	dlist_foreach(iter, &connections)
 	{
-		Connection *connection = dlist_container(Connection, node, iter.cur);
+		JqHttpConnection *connection = dlist_container(JqHttpConnection, node, iter.cur);
 
 		if (connection->deadline == PG_INT64_MAX)
 			continue;
@@ -330,7 +268,7 @@ close_overdue(void)
 
 /* What the client has not taken is dropped: the kernel need not keep it. */
 static void
-cut_off(Connection *connection)
+cut_off(JqHttpConnection *connection)
 {
 	struct linger none = {.l_onoff = 1,.l_linger = 0};
 
@@ -356,22 +294,22 @@ jq_http_server_next(void)
 	if (dlist_is_empty(&waiting))
 		return NULL;
 	taken_at = jq_clock_ms();
-	return &dlist_head_element(Connection, waiting_node, &waiting)->call;
+	return &dlist_head_element(JqHttpConnection, waiting_node, &waiting)->call;
 }
 
 void
 jq_http_server_answer(JqHttpCall *call, const JqHttpAnswer *answer)
 {
-	Connection *connection = (Connection *)
-	((char *) call - offsetof(Connection, call));
+	JqHttpConnection *connection = (JqHttpConnection *)
+	((char *) call - offsetof(JqHttpConnection, call));
 
-	Assert(connection->state == CALL_WAITING);
+	Assert(connection->state == JQ_CALL_WAITING);
 	dlist_delete(&connection->waiting_node);
 	put_off_deadlines(jq_clock_ms() - taken_at);
 	connection->status = answer->status;
 	connection->response = make_response(answer);
-	connection->state = connection->response == NULL ? CALL_LOST :
-		CALL_ANSWERED;
+	connection->state = connection->response == NULL ? JQ_CALL_LOST :
+		JQ_CALL_ANSWERED;
 	set_deadline(connection, true);
 	MHD_resume_connection(connection->mhd);
 }
@@ -384,7 +322,7 @@ put_off_deadlines(int64 ms)
 
 	dlist_foreach(iter, &connections)
 	{
-		Connection *connection = dlist_container(Connection, node, iter.cur);
+		JqHttpConnection *connection = dlist_container(JqHttpConnection, node, iter.cur);
 
 		connection->since += ms;
 		if (connection->deadline != PG_INT64_MAX)
@@ -429,20 +367,11 @@ make_response(const JqHttpAnswer *answer)
 
 /* ---- callbacks of the library ---- */
 
-static Connection *
-connection_of(struct MHD_Connection *mhd)
-{
-	const union MHD_ConnectionInfo *info =
-	MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-
-	return info == NULL ? NULL : (Connection *) info->socket_context;
-}
-
 static void
 notify_connection(void *cls, struct MHD_Connection *mhd, void **context,
 				  enum MHD_ConnectionNotificationCode code)
 {
-	Connection *connection = (Connection *) *context;
+	JqHttpConnection *connection = (JqHttpConnection *) *context;
 	const union MHD_ConnectionInfo *info;
 
 	if (code == MHD_CONNECTION_NOTIFY_CLOSED)
@@ -451,16 +380,16 @@ notify_connection(void *cls, struct MHD_Connection *mhd, void **context,
 			return;
 		*context = NULL;
 		has_room_again |= nconnections-- >= MAX_CONNECTIONS;
-		if (connection->state == CALL_WAITING)
+		if (connection->state == JQ_CALL_WAITING)
 			dlist_delete(&connection->waiting_node);
 		dlist_delete(&connection->node);
-		forget_call(connection);
+		jq_http_call_forget(connection);
 		free(connection);
 		return;
 	}
 
 	info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-	connection = calloc(1, sizeof(Connection));
+	connection = calloc(1, sizeof(JqHttpConnection));
 	*context = connection;
 	if (connection == NULL)
 	{
@@ -476,7 +405,7 @@ notify_connection(void *cls, struct MHD_Connection *mhd, void **context,
 }
 
 static void
-note_client(Connection *connection)
+note_client(JqHttpConnection *connection)
 {
 	const union MHD_ConnectionInfo *info =
 	MHD_get_connection_info(connection->mhd,
@@ -495,7 +424,7 @@ note_client(Connection *connection)
 }
 
 static void
-set_deadline(Connection *connection, bool is_writing)
+set_deadline(JqHttpConnection *connection, bool is_writing)
 {
 	connection->since = jq_clock_ms();
 	connection->is_writing = is_writing;
@@ -503,254 +432,16 @@ set_deadline(Connection *connection, bool is_writing)
 		(is_writing ? WRITE_MS : READ_MS);
 }
 
-/* Frees what belongs to one request. */
-static void
-forget_call(Connection *connection)
-{
-	free(connection->target);
-	free(connection->body);
-	if (connection->response != NULL)
-		MHD_destroy_response(connection->response);
-	connection->target = NULL;
-	connection->body = NULL;
-	connection->body_room = 0;
-	connection->response = NULL;
-	connection->is_long = false;
-	connection->state = CALL_NONE;
-	memset(&connection->call, 0, sizeof(connection->call));
-}
-
 /* The answer has gone out, or the client has. */
 static void
 notify_completed(void *cls, struct MHD_Connection *mhd, void **context,
 				 enum MHD_RequestTerminationCode code)
 {
-	Connection *connection = connection_of(mhd);
+	JqHttpConnection *connection = jq_http_connection_of(mhd);
 
 	*context = NULL;
-	if (connection == NULL || connection->state == CALL_WAITING)
+	if (connection == NULL || connection->state == JQ_CALL_WAITING)
 		return;
-	forget_call(connection);
+	jq_http_call_forget(connection);
 	set_deadline(connection, false);
-}
-
-/* The first that is known of a request. */
-static void *
-note_target(void *cls, const char *target, struct MHD_Connection *mhd)
-{
-	Connection *connection = connection_of(mhd);
-
-	if (connection == NULL || connection->state == CALL_WAITING)
-		return NULL;
-	forget_call(connection);
-	connection->is_long = strlen(target) > MAX_TARGET ||
-		count_parameters(target) > MAX_PARAMETERS;
-	if (!connection->is_long)
-		connection->target = strdup(target);
-	connection->state = CALL_STARTED;
-	return connection;
-}
-
-static int
-count_parameters(const char *target)
-{
-	int			count = 1;
-
-	for (; *target != '\0'; target++)
-		count += *target == '&';
-	return count;
-}
-
-/* Targets are decoded by us, once it is known which they are. */
-static size_t
-keep_escaped(void *cls, struct MHD_Connection *mhd, char *string)
-{
-	return strlen(string);
-}
-
-/*
- * Called with the headers, with each part of the body, with nothing at the
- * end, and once more when the connection is resumed.
- */
-static enum MHD_Result
-handle(void *cls, struct MHD_Connection *mhd, const char *url,
-	   const char *method, const char *version, const char *data,
-	   size_t *size, void **context)
-{
-	Connection *connection = connection_of(mhd);
-
-	if (connection == NULL)
-		return MHD_NO;
-	switch (connection->state)
-	{
-		case CALL_STARTED:
-			return begin_reading(connection, method);
-		case CALL_READING:
-			if (*size > 0)
-				return take_body(connection, data, size);
-			connection->call.target = connection->target;
-			connection->call.body = connection->body;
-			connection->call.client = connection->client;
-			connection->state = CALL_WAITING;
-			connection->deadline = PG_INT64_MAX;
-			dlist_push_tail(&waiting, &connection->waiting_node);
-			MHD_suspend_connection(mhd);
-			return MHD_YES;
-		case CALL_OVER:
-			*size = 0;
-			return MHD_YES;
-		case CALL_ANSWERED:
-			return send_answer(connection);
-		case CALL_NONE:
-		case CALL_WAITING:
-		case CALL_LOST:
-			break;
-	}
-	return MHD_NO;				/* closes the connection */
-}
-
-static enum MHD_Result
-begin_reading(Connection *connection, const char *method)
-{
-	Framing		framing = {0};
-	const char *length;
-
-	if (connection->is_long)
-		return refuse(connection, MHD_HTTP_URI_TOO_LONG);
-	if (connection->target == NULL)
-		return MHD_NO;
-	(void) MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND,
-									   note_framing, &framing);
-	if (framing.lengths + framing.encodings > 1)
-		return refuse(connection, MHD_HTTP_BAD_REQUEST);
-	length = MHD_lookup_connection_value(connection->mhd, MHD_HEADER_KIND,
-										 "Content-Length");
-	if (length != NULL && is_large(length))
-		return refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE);
-	connection->call.method = method;
-	(void) MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND,
-									   note_header, connection);
-	connection->state = CALL_READING;
-	return MHD_YES;
-}
-
-/*
- * Two headers may say different things of where the body ends, and a proxy may
- * believe the one that the library does not: so at most one is taken.
- */
-static enum MHD_Result
-note_framing(void *arg, enum MHD_ValueKind kind, const char *name,
-			 size_t name_size, const char *value, size_t value_size)
-{
-	Framing    *framing = (Framing *) arg;
-
-	framing->lengths += pg_strcasecmp(name, "Content-Length") == 0;
-	framing->encodings += pg_strcasecmp(name, "Transfer-Encoding") == 0;
-	return MHD_YES;
-}
-
-static bool
-is_large(const char *length)
-{
-	return strtoull(length, NULL, 10) > MAX_BODY;
-}
-
-/* Keeps the few headers that matter. */
-static enum MHD_Result
-note_header(void *arg, enum MHD_ValueKind kind, const char *name,
-			size_t name_size, const char *value, size_t value_size)
-{
-	JqHttpCall *call = &((Connection *) arg)->call;
-	struct
-	{
-		const char *name;
-		const char **value;
-	}			headers[] = {
-		{"Host", &call->host},
-		{"Origin", &call->origin},
-		{"Authorization", &call->authorization},
-		{"Content-Type", &call->content_type},
-		{"Accept", &call->accept},
-		{"Sec-Fetch-Site", &call->fetch_site},
-		{"Sec-Fetch-Mode", &call->fetch_mode}
-	};
-
-	for (int i = 0; i < (int) lengthof(headers); i++)
-	{
-		if (pg_strcasecmp(name, headers[i].name) != 0)
-			continue;
-		if (*headers[i].value == NULL && value != NULL &&
-			strlen(value) == value_size)
-			*headers[i].value = value;
-		else if (headers[i].value != &call->accept)
-			call->is_ambiguous = true;
-	}
-	return MHD_YES;
-}
-
-/* Answers before the body has come, and closes the connection afterwards. */
-static enum MHD_Result
-refuse(Connection *connection, int status)
-{
-	struct MHD_Response *response;
-	enum MHD_Result result = MHD_NO;
-
-	response = MHD_create_response_from_buffer(0, NULL,
-											   MHD_RESPMEM_PERSISTENT);
-	if (response == NULL)
-		return MHD_NO;
-	if (MHD_add_response_header(response, "Connection", "close") == MHD_YES)
-		result = MHD_queue_response(connection->mhd, status, response);
-	MHD_destroy_response(response);
-	connection->state = CALL_OVER;
-	return result;
-}
-
-/*
- * A body of unknown length may turn out to be too large only here, where the
- * library takes no answer: so the rest of it is read, as long as it may take.
- */
-static enum MHD_Result
-take_body(Connection *connection, const char *data, size_t *size)
-{
-	JqHttpCall *call = &connection->call;
-	size_t		room = connection->body_room;
-
-	if (*size > MAX_BODY - call->body_size)
-		call->is_large = true;
-	if (call->is_large)
-	{
-		*size = 0;
-		return MHD_YES;
-	}
-	if (room == 0)
-		room = FIRST_BODY_ROOM;
-	while (room < call->body_size + *size)
-		room *= 2;
-	if (room > connection->body_room)
-	{
-		char	   *body = realloc(connection->body, room);
-
-		if (body == NULL)
-			return MHD_NO;
-		connection->body = body;
-		connection->body_room = room;
-	}
-	memcpy(connection->body + call->body_size, data, *size);
-	call->body_size += *size;
-	*size = 0;
-	return MHD_YES;
-}
-
-static enum MHD_Result
-send_answer(Connection *connection)
-{
-	enum MHD_Result result =
-	MHD_queue_response(connection->mhd, connection->status,
-					   connection->response);
-
-	MHD_destroy_response(connection->response);
-	connection->response = NULL;
-	connection->state = CALL_OVER;
-	return result;
 }
