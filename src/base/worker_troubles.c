@@ -33,6 +33,8 @@ static TroubleState *state = NULL;
 
 static void request_memory(void);
 static void create_memory(void);
+static bool is_of(const JqTroubleInfo *entry, JqWorkerKind kind, Oid database,
+				  JqTrouble trouble);
 static JqTroubleInfo *find_or_create(JqWorkerKind kind, Oid database,
 									 JqTrouble trouble);
 
@@ -87,6 +89,14 @@ jq_troubles_note(JqWorkerKind kind, Oid database, JqTrouble trouble,
 	LWLockRelease(state->lock);
 }
 
+static bool
+is_of(const JqTroubleInfo *entry, JqWorkerKind kind, Oid database,
+	  JqTrouble trouble)
+{
+	return entry->kind == kind && entry->database == database &&
+		entry->trouble == trouble;
+}
+
 /* The lock must be held. */
 static JqTroubleInfo *
 find_or_create(JqWorkerKind kind, Oid database, JqTrouble trouble)
@@ -97,8 +107,7 @@ find_or_create(JqWorkerKind kind, Oid database, JqTrouble trouble)
 	{
 		JqTroubleInfo *other = &state->entries[i];
 
-		if (other->kind == kind && other->database == database &&
-			other->trouble == trouble)
+		if (is_of(other, kind, database, trouble))
 			return other;
 		if (other->last_at < entry->last_at)
 			entry = other;
@@ -110,6 +119,18 @@ find_or_create(JqWorkerKind kind, Oid database, JqTrouble trouble)
 	entry->database = database;
 	entry->trouble = trouble;
 	return entry;
+}
+
+void
+jq_troubles_end(JqWorkerKind kind, Oid database, JqTrouble trouble)
+{
+	if (state == NULL)
+		return;
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < state->count; i++)
+		if (is_of(&state->entries[i], kind, database, trouble))
+			state->entries[i--] = state->entries[--state->count];
+	LWLockRelease(state->lock);
 }
 
 const char *

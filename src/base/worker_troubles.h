@@ -44,6 +44,10 @@ extern void jq_troubles_init(void);
 extern void jq_troubles_note(JqWorkerKind kind, Oid database,
 							 JqTrouble trouble, int sqlstate);
 
+/* It is over, and forgotten.  The same rules. */
+extern void jq_troubles_end(JqWorkerKind kind, Oid database,
+							JqTrouble trouble);
+
 extern const char *jq_troubles_name(JqTrouble trouble);
 
 /* Copies at most JQ_MAX_TROUBLES; returns how many. */

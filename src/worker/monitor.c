@@ -209,6 +209,7 @@ listen_if_possible(void)
 		return;
 	}
 	is_listening = true;
+	jq_troubles_end(JQ_WORKER_MONITOR, MyDatabaseId, JQ_TROUBLE_NOT_SERVING);
 	jq_worker_watch(jq_http_server_fd());
 	jq_shared_report_state(JQ_STATE_IDLE);
 	if (jq_config_logs(LOG))

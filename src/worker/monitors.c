@@ -58,6 +58,7 @@ static const char *entry_problem(const JqMonitorEntry *entry, Oid *database,
 								 Oid *role);
 static const char *find_database(const char *name, Oid role, Oid *database);
 static bool may_connect(HeapTuple tuple, TupleDesc desc, Oid role);
+static void tell(const Monitor *monitor, const char *problem, Oid database);
 static void say(Monitor *monitor, const JqMonitorEntry *entry,
 				const char *problem);
 
@@ -148,14 +149,13 @@ tend(Monitor *monitor, const JqMonitorEntry *entry, bool is_running)
 	jq_catalog_begin();
 	(void) GetTransactionSnapshot();
 	problem = entry_problem(entry, &database, &role);
+	tell(monitor, problem, database);
 	say(monitor, entry, problem);
 	jq_catalog_commit();
 	monitor->start_at = now + CHECK_MS;
-	if (problem != NULL)
-		jq_troubles_note(JQ_WORKER_MONITOR, database, JQ_TROUBLE_NOT_SERVING,
-						 0);
-	else if (jq_worker_start_monitor(database, role,
-									 entry->key) == JQ_START_REGISTERED)
+	if (problem == NULL &&
+		jq_worker_start_monitor(database, role,
+								entry->key) == JQ_START_REGISTERED)
 	{
 		monitor->is_running = true;
 		monitor->started_at = now;
@@ -242,6 +242,20 @@ may_connect(HeapTuple tuple, TupleDesc desc, Oid role)
 		return true;			/* the monitor finds out */
 	acl = isnull ? acldefault(OBJECT_DATABASE, owner) : DatumGetAclP(value);
 	return aclmask(acl, role, owner, ACL_CONNECT, ACLMASK_ANY) != 0;
+}
+
+/* What job_health() knows; of which database is not always known. */
+static void
+tell(const Monitor *monitor, const char *problem, Oid database)
+{
+	if (problem != NULL)
+		jq_troubles_note(JQ_WORKER_MONITOR, database, JQ_TROUBLE_NOT_SERVING,
+						 0);
+	else if (monitor->problem[0] != '\0')
+	{
+		jq_troubles_end(JQ_WORKER_MONITOR, database, JQ_TROUBLE_NOT_SERVING);
+		jq_troubles_end(JQ_WORKER_MONITOR, InvalidOid, JQ_TROUBLE_NOT_SERVING);
+	}
 }
 
 /* Once for each problem. */

@@ -79,7 +79,6 @@ sub storm
 			my ($number, $go_on) = @_;
 			my $s = JobQueue::Session->new($node);
 			my $worker = sprintf '00000000-0000-0000-0000-%012d', $number;
-			my $until = time + 3;
 			my @do = (
 				sub { sprintf q{SELECT enqueue_job('%s', stage => '%s', scheduled_at => now() + interval '%d s') FROM generate_series(1, %d)},
 					  pick(qw(a b c)), pick('', 'x'), pick(0, 0, 1, 3600), 1 + lot(5) },
@@ -96,7 +95,7 @@ sub storm
 				sub { sprintf q{SELECT requeue_jobs('%s', statuses => '{failed,error,cancelled}', max_jobs => 3)}, pick(qw(a b c)) },
 				sub { sprintf q{SELECT purge_jobs('%s', statuses => '{completed}', max_jobs => 3)}, pick(qw(a b c)) },
 				sub { q{SELECT enqueue_sql('SELECT 1/(random() < 0.9)::int', max_attempts => 1) FROM generate_series(1, 5)} });
-			while ($go_on->() && time < $until)
+			while ($go_on->())
 			{
 				my $fate = lot(10);
 				if ($fate < 7)
@@ -115,7 +114,10 @@ sub storm
 			}
 			return;
 		});
-	sleep 3;    # why: for as long as the storm is to last
+	# A slow machine takes longer to do as much.
+	my $before = $node->safe_psql('postgres', 'SELECT coalesce(sum(started), 0) FROM _job_metrics()');
+	sleep 3;    # why: for as long as the storm is to last at least
+	wait_for_query($node, "SELECT sum(started) > $before + 500 FROM _job_metrics()");
 	$storm->stop;
 	return;
 }
