@@ -27,7 +27,7 @@ OBJS = src/jobqueue.o \
        src/queue/cancellation.o src/queue/change.o \
        src/queue/completion.o src/queue/removal.o src/queue/running.o \
        src/queue/dependencies.o src/queue/job_row.o src/queue/dependents.o src/queue/workflow.o \
-       src/queue/guard.o src/queue/validate.o \
+       src/queue/guard.o src/queue/row_rules.o src/queue/row_update.o src/queue/validate.o \
        src/queue/definitions.o src/queue/activity.o \
        src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o \
        src/queue/endpoints.o src/queue/http_payload.o src/queue/http_job.o src/queue/http_request.o \

@@ -59,6 +59,19 @@ jq_job_row_clear(JqJobRow *row, int column)
 	row->replaced[column - 1] = true;
 }
 
+void
+jq_job_row_clear_claim(JqJobRow *row)
+{
+	static const int of_claim[] = {
+		JQ_JOB_LOCKED_BY, JQ_JOB_LOCKED_AT, JQ_JOB_LEASE_EXPIRES_AT,
+		JQ_JOB_CANCEL_REQUESTED_AT, JQ_JOB_HOLDER
+	};
+
+	for (int i = 0; i < (int) lengthof(of_claim); i++)
+		if (!jq_job_row_is_null(row, of_claim[i]))
+			jq_job_row_clear(row, of_claim[i]);
+}
+
 bool
 jq_job_row_is_null(const JqJobRow *row, int column)
 {

@@ -34,6 +34,9 @@ extern HeapTuple jq_job_row_store(JqJobRow *row, HeapTuple tuple);
 extern void jq_job_row_set(JqJobRow *row, int column, Datum value);
 extern void jq_job_row_clear(JqJobRow *row, int column);
 
+/* What only a running job has. */
+extern void jq_job_row_clear_claim(JqJobRow *row);
+
 extern bool jq_job_row_is_null(const JqJobRow *row, int column);
 
 /* These raise 23502, naming the column, when the value is null. */

@@ -25,7 +25,7 @@
 #include "datatype/timestamp.h"
 #include "storage/itemptr.h"
 
-/* Longest name of a job type or stage, with its terminator; see guard.c. */
+/* Longest name of a job type or stage, with its terminator: row_rules.c. */
 #define JQ_LANE_NAME_SIZE 256
 
 /* How many candidates a refill may bring; the rest of the room is for hints. */
