@@ -22,7 +22,7 @@ OBJS = src/jobqueue.o \
        src/queue/job.o src/queue/job_log.o src/queue/job_body.o src/queue/job_types.o src/queue/backoff.o src/queue/backoff_function.o src/queue/error_rules.o \
        src/queue/enqueue.o src/queue/claim.o src/queue/claim_sql.o \
        src/queue/claim_memory.o src/queue/lanes.o src/queue/lane.o \
-       src/queue/ready.o src/queue/rate.o src/queue/limit_memory.o src/queue/limits.o src/queue/limit_count.o src/queue/claim_limits.o src/queue/throttle.o src/queue/groups.o \
+       src/queue/ready.o src/queue/rate.o src/queue/limit_memory.o src/queue/limits.o src/queue/limit_notes.o src/queue/limit_places.o src/queue/limit_count.o src/queue/claim_limits.o src/queue/throttle.o src/queue/groups.o \
        src/queue/hints.o src/queue/waiters.o src/queue/resolve.o \
        src/queue/cancellation.o src/queue/change.o \
        src/queue/completion.o src/queue/removal.o src/queue/running.o \

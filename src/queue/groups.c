@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "queue/groups.h"
+#include "queue/limit_notes.h"
 
 static int	my_turn = JQ_NO_GROUP;	/* group whose turn this backend has */
 static uint32 my_generation;
@@ -211,7 +212,7 @@ jq_groups_begin_turn(const JqJobType *type, Oid owner, TimestampTz now,
 		jq_groups_settle(group, now);
 	}
 	if (group == NULL && entry != NULL)
-		group = jq_limits_freed_group(entry, owner, now);
+		group = jq_limit_notes_freed_group(entry, owner, now);
 	if (group != NULL)
 	{
 		fill_turn(group, turn);

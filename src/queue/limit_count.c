@@ -32,6 +32,7 @@
 #include "queue/claim_limits.h"
 #include "queue/groups.h"
 #include "queue/limit_memory.h"
+#include "queue/limit_places.h"
 #include "queue/limits.h"
 
 /* How long other claims are waited for. */
@@ -341,9 +342,9 @@ jq_limits_audit(Relation live)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (still_runs(live, index, slot, &list[i]))
-			jq_limits_seen(&list[i]);
+			jq_limit_places_seen(&list[i]);
 		else
-			jq_limits_lost(&list[i]);
+			jq_limit_places_lost(&list[i]);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, NoLock);

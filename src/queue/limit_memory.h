@@ -9,8 +9,9 @@
  *	  "jobqueue_limits", guards all of it; it is taken last, and held for
  *	  memory work only.
  *
- *	  For limits.c, which decides, groups.c, which lets groups take turns, and
- *	  limit_count.c, which compares with the table.
+ *	  For limits.c, which decides, limit_notes.c and limit_places.c, which give
+ *	  back, groups.c, which lets groups take turns, and limit_count.c, which
+ *	  compares with the table.
  *
  *-------------------------------------------------------------------------
  */
@@ -227,17 +228,5 @@ extern void jq_limit_unqueue_group(JqGroup *group);
 
 /* The group that is timed and due first; NULL: none is. */
 extern JqGroup *jq_limit_first_timed(void);
-
-/*
- * A group of the type that has a next job, and a place that this transaction
- * gives up and may fill again, with "owner" as in groups.h; NULL: none
- * (limits.c).
- */
-extern JqGroup *jq_limits_freed_group(const JqLimitedType *type, Oid owner,
-									  TimestampTz now);
-
-/* What an audit found out of a place (limits.c); these take the lock. */
-extern void jq_limits_seen(const JqPlace *place);
-extern void jq_limits_lost(const JqPlace *place);
 
 #endif							/* JQ_LIMIT_MEMORY_H */

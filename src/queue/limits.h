@@ -14,6 +14,8 @@
  *	  transactions.  Where there is no such memory (the library is not
  *	  preloaded, or it is full), claims count in SQL: see claim_limits.c.
  *
+ *	  What needs the lock of limit_memory.h takes it: callers must not hold it.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef JQ_LIMITS_H
@@ -37,9 +39,6 @@ typedef enum JqLimitAnswer
 	JQ_LIMIT_NO_MEMORY			/* only SQL can tell */
 } JqLimitAnswer;
 
-/* Registers the transaction callbacks; once, from _PG_init. */
-extern void jq_limits_init(void);
-
 /* What places are taken for under these limits: JQ_COUNTS_* */
 extern int	jq_limits_counts(const JqLimits *limits);
 
@@ -61,13 +60,6 @@ jq_limits_have_groups(const JqLimits *limits)
 }
 
 /*
- * From here to the end a backend may claim under the settings that it knows:
- * whoever counts waits for that.  An abort ends it, too.
- */
-extern void jq_limits_begin_claim(void);
-extern void jq_limits_end_claim(void);
-
-/*
  * Whether jobs of this type may be claimed now, and how many; groups aside.
  * Cheap; a claim asks before it looks at any job.
  */
@@ -80,15 +72,6 @@ extern JqLimitAnswer jq_limits_look(const JqJobType *type, TimestampTz now,
  */
 extern JqLimitAnswer jq_limits_reserve(const JqJobType *type, const JqJob *job,
 									   TimestampTz *now);
-
-/* The job that was reserved last, if it is this one, has not been claimed. */
-extern void jq_limits_unreserve(int64 job_id);
-
-/*
- * The claim of this job ends in this transaction; with "will_retry" it is
- * queued again after a failure.  Costs nothing where no type is limited.
- */
-extern void jq_limits_note_end(const JqJob *job, bool will_retry);
 
 /*
  * The settings of a type say that its jobs are not counted, or that it has no
@@ -112,6 +95,27 @@ typedef struct JqLimitCount
 
 /* Those of this database; allocated here.  Returns how many. */
 extern int	jq_limits_list(JqLimitCount **counts);
+
+/* ---- what a transaction notes and settles (limit_notes.c) ---- */
+
+/* Registers the transaction callbacks; once, from _PG_init. */
+extern void jq_limits_init(void);
+
+/*
+ * From here to the end a backend may claim under the settings that it knows:
+ * whoever counts waits for that.  An abort ends it, too.
+ */
+extern void jq_limits_begin_claim(void);
+extern void jq_limits_end_claim(void);
+
+/* The job that was reserved last, if it is this one, has not been claimed. */
+extern void jq_limits_unreserve(int64 job_id);
+
+/*
+ * The claim of this job ends in this transaction; with "will_retry" it is
+ * queued again after a failure.  Costs nothing where no type is limited.
+ */
+extern void jq_limits_note_end(const JqJob *job, bool will_retry);
 
 /* ---- counting (limit_count.c) ---- */
 
