@@ -31,7 +31,8 @@ OBJS = src/jobqueue.o \
        src/queue/definitions.o src/queue/activity.o \
        src/queue/secrets.o src/queue/secret_store.o src/queue/secret_file.o \
        src/queue/endpoints.o src/queue/http_payload.o src/queue/http_job.o src/queue/http_request.o \
-       src/queue/http_outcome.o src/queue/events.o \
+       src/queue/http_outcome.o \
+       src/queue/events.o src/queue/event_patterns.o src/queue/event_subscriptions.o \
        src/queue/circuits.o src/queue/circuit_rows.o src/queue/circuit_counts.o src/queue/queue_events.o src/queue/event_log.o src/queue/event_kinds.o src/queue/unique.o src/queue/failure_counts.o src/queue/alert_conditions.o src/queue/alerts.o \
        src/queue/metrics.o src/queue/metric_memory.o src/queue/user_metrics.o src/queue/job_counts.o \
        src/cron/calendar.o src/cron/decide.o src/cron/definition.o \

@@ -15,6 +15,8 @@
 
 #include "api/arguments.h"
 #include "base/config.h"
+#include "queue/event_patterns.h"
+#include "queue/event_subscriptions.h"
 #include "queue/events.h"
 
 PG_FUNCTION_INFO_V1(jobqueue_publish_event);
