@@ -246,7 +246,7 @@ for my $framing ("Content-Length: 0\r\nContent-Length: 41", "Content-Length: 41\
 {
 	$socket = knock($port);
 	print $socket "POST /api/actions/x HTTP/1.1\r\nHost: localhost\r\n$framing\r\n\r\nGET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n";
-	like(hear_all($socket, 20), qr{\AHTTP/1\.1 400 (?:(?!HTTP/1).)*\z}s, 'one answer to ' . $framing =~ s/\r\n/, /r);
+	is(join(' ', hear_all($socket, 20) =~ m{HTTP/1\.1 (\d{3})\b}g), '400', 'one answer to ' . $framing =~ s/\r\n/, /r);
 }
 
 # ---- actions ----
